@@ -1,0 +1,1 @@
+"""Beads: their states and legal moves, and the ledger that keeps them."""

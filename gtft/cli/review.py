@@ -1,0 +1,115 @@
+"""``gtft review``: evidence that waits for a witness: list, show, approve, reject."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gtft.artifact import short_id
+from gtft.cli.context import as_option, get_actor, open_here
+from gtft.cli.output import emit, json_option, print_table
+
+
+@click.group(
+    "review",
+    invoke_without_command=True,
+    epilog="\b\nExamples:\n  gtft review\n  gtft review show ft-1.3\n"
+    "  gtft review approve ft-1.3 --as witness",
+)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Evidence that waits for a witness: list, show, approve, reject."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_, as_json=as_json)
+
+
+@command.command("list", epilog="\b\nExample:\n  gtft review list --json")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """What waits, and who did the work."""
+    from gtft.runner.review import list_waiting
+
+    rows = list_waiting(open_here(ctx))
+    data = [
+        {"bead": r.bead_id, "run": r.run_id, "worker": r.worker, "artifact": r.artifact_id}
+        for r in rows
+    ]
+
+    def render() -> None:
+        print_table(
+            ("bead", "run", "worker", "eval"),
+            [(r.bead_id, r.run_id, r.worker, short_id(r.artifact_id or "")) for r in rows],
+            empty="nothing waits for a review.",
+        )
+
+    emit(data, as_json, render)
+
+
+@command.command("show", epilog="\b\nExample:\n  gtft review show ft-1.3")
+@click.argument("bead")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, bead: str, as_json: bool) -> None:
+    """The evidence, hashed again now, and the verdict."""
+    from gtft.runner.review import find_waiting, gather_evidence
+
+    ws = open_here(ctx)
+    row = find_waiting(ws, bead)
+    seen = gather_evidence(ws, row)
+
+    def render() -> None:
+        click.echo(f"eval of {row.run_id}, done by {row.worker}; bead {row.bead_id}\n")
+        for a in seen["artifacts"]:
+            click.echo(f"  {a['stage']:<8} {short_id(a['id'])}  hash holds  {a['path']}")
+        click.echo("\n" + Path(seen["verdict_file"]).read_text("utf-8"))
+        click.echo(f"decide: gtft review approve {row.bead_id} --as witness")
+        click.echo(f'        gtft review reject {row.bead_id} --as witness --reason "…"')
+
+    emit(seen, as_json, render)
+
+
+@command.command("approve", epilog="\b\nExample:\n  gtft review approve ft-1.3 --as witness")
+@click.argument("bead")
+@as_option
+@click.option("--note", default="", help="A word for the record.")
+@json_option
+@click.pass_context
+def approve(ctx: click.Context, bead: str, actor: str | None, note: str, as_json: bool) -> None:
+    """Accept the eval; the card can then be written."""
+    from gtft.runner.review import approve as approve_row
+    from gtft.runner.review import find_waiting
+
+    ws = open_here(ctx)
+    row = find_waiting(ws, bead)
+    done = approve_row(ws, row, get_actor(actor), note)
+
+    def render() -> None:
+        click.echo(f"{done.bead_id} approved by {done.reviewer}. Next: gtft run {done.run_id}")
+
+    emit({"bead": done.bead_id, "run": done.run_id, "reviewer": done.reviewer}, as_json, render)
+
+
+@command.command(
+    "reject", epilog='\b\nExample:\n  gtft review reject ft-1.3 --as witness --reason "unsafe"'
+)
+@click.argument("bead")
+@as_option
+@click.option("--reason", default="", help="Why; required.")
+@json_option
+@click.pass_context
+def reject(ctx: click.Context, bead: str, actor: str | None, reason: str, as_json: bool) -> None:
+    """Refuse the eval; the run ends as rejected."""
+    from gtft.runner.review import find_waiting
+    from gtft.runner.review import reject as reject_row
+
+    ws = open_here(ctx)
+    row = find_waiting(ws, bead)
+    ended = reject_row(ws, row, get_actor(actor), reason)
+
+    def render() -> None:
+        click.echo(f"{row.run_id} is rejected: {reason}")
+
+    emit({"run": row.run_id, "rejected": [s.stage for s in ended]}, as_json, render)

@@ -1,0 +1,102 @@
+"""``gtft run``: a recipe, a run or a bead, up to where somebody must decide."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gtft.cli.context import as_option, get_actor, open_here
+from gtft.cli.output import emit, json_option
+from gtft.cli.recipe_options import recipe_options, resolve_given
+from gtft.errors import PAUSED_EXIT, GtftError
+from gtft.records.rows import Run
+from gtft.runner.control import is_finished, resume
+from gtft.runner.workspace import Workspace
+
+
+@click.command(
+    "run",
+    epilog="""\b
+Examples:
+  gtft run mol-gtft-quickstart                 a whole run on the sample town
+  gtft run mol-gtft-finetune --var rig=gizmo   with the recipe's variables
+  gtft run run-1122-051641                     go on with a run (an id's beginning is enough)
+  gtft run ft-1.2                              go on with the run of a bead
+""",
+)
+@click.argument("target", metavar="RECIPE|RUN|BEAD")
+@recipe_options
+@as_option
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    target: str,
+    variables: tuple[str, ...],
+    sets: tuple[str, ...],
+    overlays: tuple[str, ...],
+    actor: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run a recipe, or go on with a run, up to where somebody must decide."""
+    from gtft.cli.follow import describe_outcome, follow
+    from gtft.runner.dispatch import dispatch
+    from gtft.runner.execution import catch_up, run_through
+    from gtft.runner.status import view_run
+
+    ws = open_here(ctx)
+    who = get_actor(actor)
+    run = _find_run(ws, target)
+    if run is None:
+        resolved = resolve_given(target, variables, sets, overlays)
+        run_id = dispatch(ws, resolved, who, Path.cwd())
+        if not as_json:
+            click.echo(
+                f"run {run_id} of {resolved.formula} for role {resolved.recipe.role}", err=True
+            )
+    else:
+        if variables or sets or overlays:
+            raise click.UsageError(
+                "--var, --set and --overlay belong to a new run; a run keeps its recipe."
+            )
+        run_id = run.id
+        catch_up(ws)
+        if not is_finished(ws, run):
+            resume(ws, run, who)
+    with follow(quiet=quiet or as_json) as listen:
+        outcome = run_through(ws, run_id, who, os.environ, listen)
+    fresh = ws.store.find_run(run_id)
+    assert fresh is not None
+    view = view_run(ws, fresh)
+    data: dict[str, Any] = {"run": view.as_dict(), "outcome": outcome.state if outcome else "none"}
+    error: GtftError | None = outcome.error if outcome and outcome.state == "failed" else None
+    if error is not None:
+        raise error
+
+    def render() -> None:
+        if outcome is None:
+            click.echo(f"nothing to do now: {run_id} is {view.state}; next: {view.next}")
+        elif outcome.state == "done" and view.state == "done":
+            click.echo(f"{run_id} is done. Its model: gtft model list")
+        else:
+            click.echo(describe_outcome(outcome))
+
+    emit(data, as_json, render)
+    if outcome is not None and outcome.state == "paused":
+        ctx.exit(PAUSED_EXIT)
+
+
+def _find_run(ws: Workspace, target: str) -> Run | None:
+    """A run by id or bead; None when the target must be a recipe."""
+    if target.endswith(".toml") or "/" in target or target.startswith("mol-"):
+        return None
+    row = ws.store.find_bead(target)
+    if row is not None:
+        return ws.store.find_run(row.run_id)
+    by_epic = next((r for r in ws.store.list_runs() if r.epic_bead == target), None)
+    return by_epic or (ws.store.find_run(target) if target.startswith("run-") else None)

@@ -1,0 +1,1 @@
+"""Models: what is registered, where it comes from, and the card that says so."""

@@ -1,0 +1,1 @@
+"""The store: gtft's own tables, and `Store`, the only speaker of SQL for them."""

@@ -1,0 +1,110 @@
+"""The rows of the store as frozen values. Times are microseconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    id: str
+    recipe_name: str
+    recipe_hash: str
+    # The resolved recipe document (gtft.recipe.resolve), as stored.
+    recipe: dict[str, Any]
+    role: str
+    epic_bead: str | None
+    actor: str
+    # Where relative paths of the recipe start.
+    root: str
+    # What the operator wants: "run", "pause" or "cancel".
+    desired: str
+    created_us: int
+
+
+@dataclass(frozen=True)
+class StageRow:
+    run_id: str
+    stage: str
+    position: int
+    bead_id: str | None
+    state: str
+    reason: str | None
+    reason_text: str
+    token: str | None
+    lease_until_us: int | None
+    attempt: int
+    worker: str | None
+    reviewer: str | None
+    artifact_id: str | None
+    started_us: int | None
+    updated_us: int
+
+
+@dataclass(frozen=True)
+class EventRow:
+    run_id: str
+    seq: int
+    stage: str | None
+    kind: str
+    actor: str
+    text: str
+    created_us: int
+
+
+@dataclass(frozen=True)
+class ArtifactRow:
+    id: str
+    kind: str
+    path: str
+    # The artifact's summary.json: the only figures that a card may quote.
+    summary: dict[str, Any]
+    created_us: int
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    id: str
+    name: str
+    role: str
+    version: int
+    status: str
+    run_id: str
+    corpus_id: str
+    adapter_id: str
+    eval_id: str
+    card_id: str
+    created_us: int
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    run_id: str
+    seq: int
+    kind: str
+    payload: dict[str, Any]
+    tries: int
+    last_error: str
+    created_us: int
+    done_us: int | None
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something to deliver outside the store after the change that caused it is committed."""
+
+    kind: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of a stage: who, why, what is recorded with it and what is sent because of it."""
+
+    frm: str
+    to: str
+    reason: str | None
+    actor: str
+    text: str
+    messages: tuple[Message, ...] = ()

@@ -1,0 +1,118 @@
+"""The tables ``gtft_*``: one schema for SQLite and Dolt (text keys, times in epoch microseconds)."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+
+def _key(length: int = 255) -> sa.String:
+    return sa.String(length)
+
+
+schema = sa.Table(
+    "gtft_schema",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("applied_us", sa.BigInteger, nullable=False),
+)
+
+runs = sa.Table(
+    "gtft_runs",
+    metadata,
+    sa.Column("id", _key(64), primary_key=True),
+    sa.Column("recipe_name", _key(), nullable=False),
+    sa.Column("recipe_hash", _key(80), nullable=False),
+    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("role", _key(64), nullable=False),
+    sa.Column("epic_bead", _key(), nullable=True),
+    sa.Column("actor", _key(), nullable=False),
+    sa.Column("root", sa.Text, nullable=False),
+    sa.Column("desired", _key(16), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
+stages = sa.Table(
+    "gtft_stages",
+    metadata,
+    sa.Column("run_id", _key(64), primary_key=True),
+    sa.Column("stage", _key(16), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("bead_id", _key(), nullable=True),
+    sa.Column("state", _key(16), nullable=False),
+    sa.Column("reason", _key(16), nullable=True),
+    sa.Column("reason_text", sa.Text, nullable=False),
+    sa.Column("token", _key(), nullable=True),
+    sa.Column("lease_until_us", sa.BigInteger, nullable=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("worker", _key(), nullable=True),
+    sa.Column("reviewer", _key(), nullable=True),
+    sa.Column("artifact_id", _key(80), nullable=True),
+    sa.Column("started_us", sa.BigInteger, nullable=True),
+    sa.Column("updated_us", sa.BigInteger, nullable=False),
+    sa.Index("gtft_stages_state", "state"),
+    sa.Index("gtft_stages_bead", "bead_id"),
+)
+
+events = sa.Table(
+    "gtft_events",
+    metadata,
+    sa.Column("run_id", _key(64), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("stage", _key(16), nullable=True),
+    sa.Column("kind", _key(32), nullable=False),
+    sa.Column("actor", _key(), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
+artifacts = sa.Table(
+    "gtft_artifacts",
+    metadata,
+    sa.Column("id", _key(80), primary_key=True),
+    sa.Column("kind", _key(32), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("summary", sa.Text, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
+lineage = sa.Table(
+    "gtft_lineage",
+    metadata,
+    sa.Column("child", _key(80), primary_key=True),
+    sa.Column("parent", _key(80), primary_key=True),
+    sa.Index("gtft_lineage_parent", "parent"),
+)
+
+models = sa.Table(
+    "gtft_models",
+    metadata,
+    sa.Column("id", _key(80), primary_key=True),
+    sa.Column("name", _key(), nullable=False),
+    sa.Column("role", _key(64), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("status", _key(16), nullable=False),
+    sa.Column("run_id", _key(64), nullable=False),
+    sa.Column("corpus_id", _key(80), nullable=False),
+    sa.Column("adapter_id", _key(80), nullable=False),
+    sa.Column("eval_id", _key(80), nullable=False),
+    sa.Column("card_id", _key(80), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
+outbox = sa.Table(
+    "gtft_outbox",
+    metadata,
+    sa.Column("run_id", _key(64), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", _key(16), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("token", _key(), nullable=True),
+    sa.Column("lease_until_us", sa.BigInteger, nullable=True),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.Text, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("done_us", sa.BigInteger, nullable=True),
+    sa.Index("gtft_outbox_done", "done_us"),
+)

@@ -1,0 +1,1 @@
+"""The runner: dispatch, claim and lease, a worker per process, evidence, review, outbox."""

@@ -1,0 +1,112 @@
+"""Dispatch: a resolved recipe becomes a run: one epic bead, four stage beads, rows in the store."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+from gtft.beads.ledger import LABEL, NewBead
+from gtft.contract import STAGES
+from gtft.recipe.resolve import Resolved
+from gtft.records.rows import Run, StageRow
+from gtft.runner.workspace import Workspace
+
+TITLES = {
+    "harvest": "Harvest a corpus for {role}",
+    "train": "Train the adapter for {role}",
+    "eval": "Evaluate the adapter for {role}",
+    "card": "Write the card of the {role} model",
+}
+ACCEPTANCE = {
+    "harvest": "- [ ] corpus on disk, hash recorded",
+    "train": "- [ ] adapter on disk, hash recorded",
+    "eval": "- [ ] eval reviewed by a witness",
+    "card": "- [ ] card written from the store",
+}
+
+
+def dispatch(ws: Workspace, resolved: Resolved, actor: str, root: Path) -> str:
+    """Create a run and its beads; returns the run id. ``root``: where relative source paths start.
+
+    The run's row comes first and its beads carry the run's id, so that a dispatch that was cut off is
+    finished by `finish_dispatch` instead of being made twice.
+    """
+    stamp = time.strftime("%m%d-%H%M%S", time.gmtime(ws.now()))
+    run_id = f"run-{stamp}-{uuid.uuid4().hex[:6]}"
+    now = ws.store.now_us()
+    run = Run(
+        id=run_id,
+        recipe_name=resolved.formula,
+        recipe_hash=resolved.hash,
+        recipe=resolved.document,
+        role=resolved.recipe.role,
+        epic_bead=None,
+        actor=actor,
+        root=str(root.absolute()),
+        desired="run",
+        created_us=now,
+    )
+    stages = tuple(
+        StageRow(
+            run_id=run_id,
+            stage=stage,
+            position=n,
+            bead_id=None,
+            state="ready",
+            reason=None,
+            reason_text="",
+            token=None,
+            lease_until_us=None,
+            attempt=0,
+            worker=None,
+            reviewer=None,
+            artifact_id=None,
+            started_us=None,
+            updated_us=now,
+        )
+        for n, stage in enumerate(STAGES)
+    )
+    ws.store.add_run(run, stages)
+    finish_dispatch(ws, run)
+    return run_id
+
+
+def finish_dispatch(ws: Workspace, run: Run) -> None:
+    """Create the run's beads if they are not there yet, and record their ids. Safe to repeat."""
+    found = ws.ledger.find(label=LABEL, metadata={"gtft.run": run.id})
+    ids = {b.metadata["gtft.stage"]: b.id for b in found}
+    if not ids:
+        ids = ws.ledger.create_graph(_plan_beads(run))
+    ws.store.set_beads(run.id, ids["epic"], {s: ids[s] for s in STAGES})
+
+
+def _plan_beads(run: Run) -> tuple[NewBead, ...]:
+    facts = {"gtft.run": run.id, "gtft.recipe": run.recipe_hash}
+    epic = NewBead(
+        key="epic",
+        title=f"gtft: {run.recipe_name} for {run.role}",
+        description="Run: gtft run {id}\n\n"
+        f"The run of recipe {run.recipe_name}; "
+        f"its beads go harvest, train, eval, card. Evidence: gtft runs show {run.id}",
+        type="epic",
+        labels=(LABEL,),
+        metadata={**facts, "gtft.stage": "epic"},
+    )
+    beads = [epic]
+    for n, stage in enumerate(STAGES):
+        beads.append(
+            NewBead(
+                key=stage,
+                title=TITLES[stage].format(role=run.role),
+                description="Run: gtft run {id}\n\n"
+                f"Stage {stage} of {run.id}, recipe "
+                f"{run.recipe_name}. gtft closes this bead when its evidence holds.",
+                labels=(LABEL, f"gtft:{stage}"),
+                metadata={**facts, "gtft.stage": stage},
+                acceptance=ACCEPTANCE[stage],
+                parent="epic",
+                needs=(STAGES[n - 1],) if n else (),
+            )
+        )
+    return tuple(beads)

@@ -1,0 +1,240 @@
+"""Carrying out a stage: start or find its worker, follow it, keep the lease, check the evidence."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from gtft.artifact import write_json
+from gtft.contract import (
+    JOB_FILE,
+    STAGES,
+    Event,
+    Failed,
+    InputArtifact,
+    Job,
+    Paused,
+    Produced,
+    Stage,
+)
+from gtft.errors import EvidenceError, GtftError, WorkerFailed, find_kind
+from gtft.records.rows import Run, StageRow
+from gtft.runner.dispatch import finish_dispatch
+from gtft.runner.evidence import check_evidence
+from gtft.runner.lease import Claim, claim_next, lease_end
+from gtft.runner.moves import (
+    accept,
+    finish_unfinished,
+    hold,
+    read_recipe,
+    refuse_evidence,
+    reopen_held,
+    submit,
+)
+from gtft.runner.outbox import deliver
+from gtft.runner.process import WorkerProcess, attach_worker, find_result, start_worker
+from gtft.runner.workspace import Workspace
+
+POLL_SECONDS = 0.1
+
+# Told of every event while a stage runs: (stage row, event).
+Listener = Callable[[StageRow, Event], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended for now: where it stands, and the error if it failed."""
+
+    state: Literal["done", "review", "paused", "cancelled", "failed", "lost"]
+    stage: StageRow
+    error: GtftError | None = None
+
+
+def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: Listener) -> Outcome:
+    """Bring a claimed stage as far as it goes without a person.
+
+    KeyboardInterrupt asks the run to pause: the worker saves, and the stage goes back to ready.
+    """
+    row = claim.stage
+    run = ws.store.find_run(row.run_id)
+    assert run is not None
+    try:
+        job = prepare_job(ws, run, row, claim.actor)
+    except GtftError as e:
+        return Outcome("failed", hold(ws, claim, "failed", _first_lines(e)), e)
+    job_dir = ws.job_dir(run.id, row.stage)
+    if row.reason == "expired" and (result := find_result(job_dir)) is not None:
+        listen(row, result)
+        return _settle(ws, claim, job, result)
+    worker = start_worker(job_dir, job.stage, Path(run.root), environ)
+    last, asked, ours = _follow(ws, claim, worker, listen)
+    if not ours:
+        return Outcome("lost", ws.store.find_stage(row.run_id, row.stage))
+    if isinstance(last, Produced):
+        return _settle(ws, claim, job, last)
+    if asked == "cancel":
+        finish_unfinished(ws, run, "cancelled", claim.actor, "asked for by the operator")
+        return Outcome("cancelled", ws.store.find_stage(row.run_id, row.stage))
+    if isinstance(last, Paused):
+        return Outcome("paused", hold(ws, claim, "paused", last.text))
+    if isinstance(last, Failed):
+        error = find_kind(last.kind)(last.message, why=last.why, fix=last.fix)
+        return Outcome("failed", hold(ws, claim, "failed", _first_lines(error)), error)
+    return _settle_crash(ws, run, claim, worker, asked)
+
+
+def run_through(
+    ws: Workspace, run_id: str, actor: str, environ: Mapping[str, str], listen: Listener
+) -> Outcome | None:
+    """Carry out the stages of one run, in order, until somebody must decide. None = nothing to claim."""
+    catch_up(ws)
+    outcome: Outcome | None = None
+    while (claim := claim_next(ws, actor, run_id)) is not None:
+        outcome = carry_out(ws, claim, environ, listen)
+        if outcome.state != "done" and not _is_retry(outcome):
+            return outcome
+    return outcome
+
+
+def prepare_job(ws: Workspace, run: Run, row: StageRow, actor: str) -> Job:
+    """Write ``job.json``. Raises EvidenceError when an earlier stage's artifact is not recorded."""
+    stage = cast(Stage, row.stage)
+    inputs: list[InputArtifact] = []
+    for earlier in STAGES[: STAGES.index(stage)]:
+        artifact_id = ws.store.find_stage(run.id, earlier).artifact_id
+        found = ws.store.find_artifact(artifact_id) if artifact_id else None
+        if found is None:
+            raise EvidenceError(
+                f"{stage} needs the artifact of {earlier}, and the store has none",
+                fix=f"gtft runs show {run.id}",
+            )
+        inputs.append(InputArtifact(stage=earlier, id=found.id, path=ws.artifact_path(found.path)))
+    job_dir = ws.job_dir(run.id, stage)
+    job_dir.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        run_id=run.id,
+        stage=stage,
+        bead_id=row.bead_id or "",
+        actor=actor,
+        recipe=run.recipe["recipe"],
+        recipe_hash=run.recipe_hash,
+        inputs=tuple(inputs),
+        workspace=ws.path,
+        workdir=job_dir / "work",
+        artifacts=ws.artifacts,
+        seed=read_recipe(run).train.seed,
+        root=Path(run.root),
+        store_url=ws.store.url,
+    )
+    write_json(job_dir / JOB_FILE, json.loads(job.model_dump_json()))
+    return job
+
+
+def _follow(
+    ws: Workspace, claim: Claim, worker: WorkerProcess, listen: Listener
+) -> tuple[Event | None, str | None, bool]:
+    """Read events until the worker ends. Returns (last deciding event, what was asked, still ours)."""
+    row = claim.stage
+    last: Event | None = None
+    asked: str | None = None
+    asked_at = 0.0
+    beat = time.monotonic()
+    every = min(ws.config.lease_seconds / 3, 1.0)
+    while True:
+        try:
+            # Before the events: what it wrote last is read after it has ended.
+            ended = worker.has_ended()
+            for event in worker.read_events():
+                listen(row, event)
+                if isinstance(event, Produced | Paused | Failed):
+                    last = event
+            if ended and worker.lost_the_lock() and last is None:
+                worker = attach_worker(ws.job_dir(row.run_id, row.stage))
+                continue
+            if ended:
+                return last, asked, True
+            if time.monotonic() - beat > every:
+                beat = time.monotonic()
+                if not ws.store.renew(row.run_id, row.stage, claim.token, lease_end(ws)):
+                    return last, asked, False
+                run = ws.store.find_run(row.run_id)
+                if run is not None and run.desired != "run" and asked is None:
+                    asked, asked_at = run.desired, time.monotonic()
+                    worker.stop()
+            if asked and time.monotonic() - asked_at > ws.config.stop_seconds:
+                worker.stop(kill=True)
+            time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            if asked is not None:
+                raise
+            ws.store.set_desired(row.run_id, "pause", claim.actor)
+
+
+def _settle(ws: Workspace, claim: Claim, job: Job, produced: Produced) -> Outcome:
+    """Check the evidence and submit it; where the machine is the reviewer, review it too."""
+    try:
+        evidence = check_evidence(job, produced)
+    except EvidenceError as e:
+        return Outcome("failed", hold(ws, claim, "failed", _first_lines(e)), e)
+    row = submit(ws, claim, evidence)
+    if job.stage == "eval":
+        return Outcome("review", row)
+    return review_by_machine(ws, row)
+
+
+def review_by_machine(ws: Workspace, row: StageRow) -> Outcome:
+    """Accept a submitted harvest, train or card whose evidence still holds when hashed again."""
+    run = ws.store.find_run(row.run_id)
+    found = ws.store.find_artifact(row.artifact_id or "")
+    assert run is not None
+    assert found is not None
+    try:
+        job = prepare_job(ws, run, row, row.worker or "gtft")
+        path = ws.artifact_path(found.path)
+        check_evidence(job, Produced(id=found.id, kind=found.kind, path=path))
+    except EvidenceError as e:
+        return Outcome("failed", refuse_evidence(ws, row, _first_lines(e)), e)
+    return Outcome("done", accept(ws, row, "gtft", "evidence re-hashed by the machine"))
+
+
+def catch_up(ws: Workspace) -> None:
+    """Finish what a runner that died left between two steps: beads, machine reviews, messages."""
+    for run in ws.store.list_runs():
+        if run.epic_bead is None:
+            finish_dispatch(ws, run)
+    for row in ws.store.list_stages(state="review"):
+        if row.stage != "eval":
+            review_by_machine(ws, row)
+    deliver(ws)
+
+
+def _settle_crash(
+    ws: Workspace, run: Run, claim: Claim, worker: WorkerProcess, asked: str | None
+) -> Outcome:
+    """No last word from the worker: it was killed. It is started again a few times by itself."""
+    text = f"{worker.describe_end()} without an artifact (attempt {claim.stage.attempt})"
+    error = WorkerFailed(
+        f"{claim.stage.stage}: {text}",
+        why="it was killed, or the box ran out of memory",
+        fix=f"gtft runs logs {run.id} --stage {claim.stage.stage}, then: gtft runs resume {run.id}",
+    )
+    if asked is not None:
+        return Outcome("paused", hold(ws, claim, "paused", text))
+    again = claim.stage.attempt <= ws.config.retries
+    row = hold(ws, claim, "failed", text, announce=not again)
+    if again:
+        reopen_held(ws, run, claim.actor)
+        row = ws.store.find_stage(run.id, row.stage)
+    return Outcome("failed", row, error)
+
+
+def _is_retry(outcome: Outcome) -> bool:
+    return outcome.state == "failed" and outcome.stage.reason is None
+
+
+def _first_lines(error: GtftError) -> str:
+    return "\n".join(part for part in (error.what, error.why, error.fix) if part)

@@ -1,0 +1,76 @@
+"""Claim and lease: who may work on a stage, for how long, and who may take over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gtft.beads.lifecycle import check_move
+from gtft.records.rows import Change, StageRow
+from gtft.runner.identity import make_token, owner_is_gone
+from gtft.runner.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A stage that is ours until the lease lapses."""
+
+    stage: StageRow
+    token: str
+    actor: str
+
+
+def claim_stage(ws: Workspace, row: StageRow, actor: str) -> Claim | None:
+    """Claim a ready stage, or take over an active one whose lease lapsed. None = somebody else has it.
+
+    The store decides among gtft's runners; then the ledger is asked, which decides among everybody.
+    """
+    if row.state == "active" and not may_take_over(ws, row):
+        return None
+    check_move(row.state, "active", "expired" if row.state == "active" else None)  # type: ignore[arg-type]
+    token = make_token()
+    text = f"attempt {row.attempt + 1}"
+    if row.state == "active":
+        text += f"; the lease of {row.worker} lapsed"
+    won = ws.store.claim(row, actor, token, lease_end(ws), text)
+    if won is None or won.bead_id is None:
+        return None
+    if row.state == "active":
+        ws.ledger.hand_over(won.bead_id, actor)
+    elif not ws.ledger.claim(won.bead_id, actor):
+        # Somebody claimed the bead by hand: it is theirs, and the stage waits.
+        holder = ws.ledger.show(won.bead_id).assignee or "nobody"
+        check_move("active", "ready", "paused")
+        text = f"bead {won.bead_id} is claimed by {holder}"
+        back = Change("active", "ready", "paused", actor, text)
+        ws.store.change(won.run_id, won.stage, back, token=token)
+        return None
+    return Claim(won, token, actor)
+
+
+def claim_next(ws: Workspace, actor: str, run_id: str | None = None) -> Claim | None:
+    """Claim the oldest stage that can be worked on, of one run or of any; None when there is none."""
+    rows = [*find_lapsed(ws), *ws.store.list_claimable()]
+    for row in rows:
+        if run_id is not None and row.run_id != run_id:
+            continue
+        claim = claim_stage(ws, row, actor)
+        if claim is not None:
+            return claim
+    return None
+
+
+def find_lapsed(ws: Workspace) -> list[StageRow]:
+    """Active stages that may be taken over."""
+    return [s for s in ws.store.list_stages(state="active") if may_take_over(ws, s)]
+
+
+def may_take_over(ws: Workspace, row: StageRow) -> bool:
+    """The lease is over, or its holder was a process of this host that is gone."""
+    if row.token is None or row.lease_until_us is None:
+        return True
+    return row.lease_until_us < ws.store.now_us() or owner_is_gone(row.token)
+
+
+def lease_end(ws: Workspace) -> int:
+    """When a lease taken now ends, microseconds since the epoch."""
+    return ws.store.now_us() + int(ws.config.lease_seconds * 1_000_000)
