@@ -173,7 +173,7 @@ def read_artifact(path: Path, *, kind: str | None = None) -> Artifact:
         if Path(f.name).is_absolute() or ".." in Path(f.name).parts:
             raise EvidenceError(f"{where} names a path outside itself: {f.name}", fix="gtft doctor")
     if kind is not None and found.kind != kind:
-        raise EvidenceError(f"{path} is a {found.kind} artifact, not a {kind}", fix="gtft doctor")
+        raise EvidenceError(f"{path} is a {found.kind}; expected: {kind}", fix="gtft doctor")
     return found
 
 

@@ -1,0 +1,24 @@
+"""Fixtures that every kind of test shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gtft.runner.workspace import Workspace, open_workspace
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    """An empty workspace with the embedded ledger and store."""
+    return open_workspace(tmp_path / "ws")
+
+
+@pytest.fixture
+def clock() -> Iterator[list[float]]:
+    """A clock that a test moves by hand: ``clock[0]`` is now, seconds."""
+    yield [1_800_000_000.0]
