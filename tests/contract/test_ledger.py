@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from gtft.beads.ledger import FAILED_LABEL, LABEL, REVIEW_LABEL, Ledger, NewBead, map_state
 from gtft.beads.local import LocalLedger
 from gtft.errors import ConflictError
@@ -24,12 +23,31 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
 
 def plan() -> tuple[NewBead, ...]:
     return (
-        NewBead(key="epic", title="A run", description="Run: gtft run {id}", type="epic",
-                labels=(LABEL,), metadata={"gtft.run": "r1", "gtft.stage": "epic"}),
-        NewBead(key="a", title="First", description="Run: gtft run {id}", labels=(LABEL, "gtft:a"),
-                metadata={"gtft.run": "r1", "gtft.stage": "a"}, parent="epic"),
-        NewBead(key="b", title="Second", description="x", labels=(LABEL,),
-                metadata={"gtft.run": "r1", "gtft.stage": "b"}, parent="epic", needs=("a",)),
+        NewBead(
+            key="epic",
+            title="A run",
+            description="Run: gtft run {id}",
+            type="epic",
+            labels=(LABEL,),
+            metadata={"gtft.run": "r1", "gtft.stage": "epic"},
+        ),
+        NewBead(
+            key="a",
+            title="First",
+            description="Run: gtft run {id}",
+            labels=(LABEL, "gtft:a"),
+            metadata={"gtft.run": "r1", "gtft.stage": "a"},
+            parent="epic",
+        ),
+        NewBead(
+            key="b",
+            title="Second",
+            description="x",
+            labels=(LABEL,),
+            metadata={"gtft.run": "r1", "gtft.stage": "b"},
+            parent="epic",
+            needs=("a",),
+        ),
     )
 
 
@@ -41,7 +59,9 @@ def test_a_graph_is_made_whole(ledger: Ledger) -> None:
     assert a.labels == (LABEL, "gtft:a")
     assert b.needs == (ids["a"],)
     assert map_state(a) == "ready"
-    assert {x.id for x in ledger.find(label=LABEL, metadata={"gtft.run": "r1"})} == set(ids.values())
+    assert {x.id for x in ledger.find(label=LABEL, metadata={"gtft.run": "r1"})} == set(
+        ids.values()
+    )
     assert ledger.find(label=LABEL, metadata={"gtft.run": "other"}) == []
 
 
@@ -103,7 +123,10 @@ def test_close_is_final_and_an_epic_waits_for_its_children(ledger: Ledger) -> No
 
 
 def test_a_bead_that_is_not_there_is_said(ledger: Ledger) -> None:
-    for call in (lambda: ledger.show("tt-999"), lambda: ledger.claim("tt-999", "x"),
-                 lambda: ledger.close("tt-999", "a reason of some length")):
+    for call in (
+        lambda: ledger.show("tt-999"),
+        lambda: ledger.claim("tt-999", "x"),
+        lambda: ledger.close("tt-999", "a reason of some length"),
+    ):
         with pytest.raises(ConflictError, match="tt-999"):
             call()

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from gtft.contract import STAGES
 from gtft.errors import ConflictError, InputError
 from gtft.records.rows import ArtifactRow, Change, Message, ModelRow, Run, StageRow
@@ -27,11 +26,36 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: list[float]) ->
 
 
 def add_run(store: Store, run_id: str = "run-1") -> Run:
-    run = Run(run_id, "mol-x", "sha256:r", {"recipe": {"a": 1}}, "witness", None, "me", "/town",
-              "run", store.now_us())
+    run = Run(
+        run_id,
+        "mol-x",
+        "sha256:r",
+        {"recipe": {"a": 1}},
+        "witness",
+        None,
+        "me",
+        "/town",
+        "run",
+        store.now_us(),
+    )
     rows = tuple(
-        StageRow(run_id, s, n, None, "ready", None, "", None, None, 0, None, None, None, None,
-                 store.now_us())
+        StageRow(
+            run_id,
+            s,
+            n,
+            None,
+            "ready",
+            None,
+            "",
+            None,
+            None,
+            0,
+            None,
+            None,
+            None,
+            None,
+            store.now_us(),
+        )
         for n, s in enumerate(STAGES)
     )
     store.add_run(run, rows)
@@ -130,13 +154,30 @@ def test_artifacts_lineage_and_models(store: Store) -> None:
     add_run(store)
     claim(store, "run-1", "harvest")
     row = ArtifactRow("sha256:c", "corpus", "artifacts/c", {"examples": 3}, store.now_us())
-    store.change("run-1", "harvest", Change("active", "review", None, "w", ""), token="t1",
-                 artifact=row, parents=("sha256:p", "sha256:p"))
+    store.change(
+        "run-1",
+        "harvest",
+        Change("active", "review", None, "w", ""),
+        token="t1",
+        artifact=row,
+        parents=("sha256:p", "sha256:p"),
+    )
     assert store.find_artifact("sha256:c") == row
     assert store.list_parents("sha256:c") == ["sha256:p"]
     assert store.find_stage("run-1", "harvest").artifact_id == "sha256:c"
-    model = ModelRow("sha256:m", "witness-x", "witness", 0, "approved", "run-1", "c", "a", "e", "k",
-                     store.now_us())
+    model = ModelRow(
+        "sha256:m",
+        "witness-x",
+        "witness",
+        0,
+        "approved",
+        "run-1",
+        "c",
+        "a",
+        "e",
+        "k",
+        store.now_us(),
+    )
     store.change("run-1", "harvest", Change("review", "done", None, "gtft", ""), model=model)
     assert [(m.name, m.version) for m in store.list_models()] == [("witness-x", 1)]
 

@@ -15,7 +15,9 @@ BEADS = 200
 PROCESSES = 8
 
 
-def claim_all(path: Path, name: str, start: "mp.synchronize.Event", out: "mp.Queue[list[str]]") -> None:
+def claim_all(
+    path: Path, name: str, start: "mp.synchronize.Event", out: "mp.Queue[list[str]]"
+) -> None:
     ws = open_workspace(path)
     start.wait()
     won: list[str] = []
@@ -27,10 +29,22 @@ def claim_all(path: Path, name: str, start: "mp.synchronize.Event", out: "mp.Que
 def test_each_bead_is_claimed_once(tmp_path: Path) -> None:
     ws = open_workspace(tmp_path)
     for n in range(BEADS):
-        run = Run(f"run-{n:03}", "mol-x", "sha256:r", {"recipe": {}}, "witness", None, "me",
-                  str(tmp_path), "run", ws.store.now_us())
+        run = Run(
+            f"run-{n:03}",
+            "mol-x",
+            "sha256:r",
+            {"recipe": {}},
+            "witness",
+            None,
+            "me",
+            str(tmp_path),
+            "run",
+            ws.store.now_us(),
+        )
         rows = tuple(
-            StageRow(run.id, s, p, None, "ready", None, "", None, None, 0, None, None, None, None, 0)
+            StageRow(
+                run.id, s, p, None, "ready", None, "", None, None, 0, None, None, None, None, 0
+            )
             for p, s in enumerate(STAGES)
         )
         ws.store.add_run(run, rows)

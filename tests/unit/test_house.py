@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from gtft.errors import KINDS, PAUSED_EXIT, find_kind
 
 REPO = Path(__file__).resolve().parents[2]
@@ -64,7 +63,8 @@ def test_no_room_is_too_large(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["recipe", "--help"], ["status", "--help"], ["run", "--help"]]
+    "argv",
+    [["--help"], ["--version"], ["recipe", "--help"], ["status", "--help"], ["run", "--help"]],
 )
 def test_nothing_heavy_is_imported_at_start(argv: list[str]) -> None:
     """Modules are counted, not seconds: the same on any box (seconds are in benchmarks/startup.py)."""

@@ -4,11 +4,10 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from gtft.beads.lifecycle import HELD, MOVES, STATES, check_move, render_moves
 from gtft.errors import ConflictError
+from hypothesis import given
+from hypothesis import strategies as st
 
 REASONS = (None, "paused", "failed", "cancelled", "rejected", "expired", "superseded")
 
