@@ -22,7 +22,7 @@ from gtft.runner.workspace import Workspace
     epilog="""\b
 Examples:
   gtft run mol-gtft-quickstart                 a whole run on the sample town
-  gtft run mol-gtft-finetune --var rig=gizmo   with the recipe's variables
+  gtft run mol-gtft-finetune --var transcripts=DIR   with the recipe's variables
   gtft run run-1122-051641                     go on with a run (an id's beginning is enough)
   gtft run ft-1.2                              go on with the run of a bead
 """,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import sys
 import time
@@ -154,6 +155,9 @@ def carry_out(work: Callable[[Job, Reporter], Artifact], job_dir: Path) -> int:
     except OSError as e:
         return _fail(report, translate_os_error(e, f"carrying out {job.stage}"))
     except Exception as e:  # noqa: BLE001 - the last frame of the process: a bug must still be told
+        native = _find_os_error(e)
+        if native is not None:
+            return _fail(report, translate_os_error(native, f"carrying out {job.stage}"))
         traceback.print_exc()
         return _fail(
             report,
@@ -177,6 +181,13 @@ def _take_lock(fd: int) -> bool:
             if time.monotonic() > end:
                 return False
             time.sleep(0.01)
+
+
+def _find_os_error(error: Exception) -> OSError | None:
+    """Libraries written in Rust (safetensors, tokenizers) raise their own classes for the system's
+    refusals, with ``(os error N)`` in the text."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def _fail(report: Reporter, error: GtftError) -> int:
