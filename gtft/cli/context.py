@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gtft.runner.identity import find_actor
-from gtft.runner.workspace import Workspace, locate_workspace, open_workspace
+if TYPE_CHECKING:
+    from gtft.runner.workspace import Workspace
 
 as_option = click.option(
     "--as",
@@ -20,8 +21,12 @@ as_option = click.option(
 
 def open_here(ctx: click.Context) -> Workspace:
     """The workspace of ``--workspace``, or of the current folder."""
+    from gtft.runner.workspace import locate_workspace, open_workspace
+
     return open_workspace(locate_workspace(ctx.find_root().obj, Path.cwd()))
 
 
 def get_actor(given: str | None) -> str:
+    from gtft.runner.identity import find_actor
+
     return find_actor(given, os.environ)

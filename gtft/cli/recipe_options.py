@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gtft.recipe.resolve import Resolved, parse_assignments, resolve
+if TYPE_CHECKING:
+    from gtft.recipe.resolve import Resolved
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,6 +46,8 @@ def resolve_given(
     name: str, variables: tuple[str, ...], sets: tuple[str, ...], overlays: tuple[str, ...]
 ) -> Resolved:
     """The recipe of a name or path, with what the command line adds."""
+    from gtft.recipe.resolve import parse_assignments, resolve
+
     return resolve(
         name,
         variables=parse_assignments(variables),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +12,10 @@ from gtft.cli.context import as_option, get_actor, open_here
 from gtft.cli.output import emit, json_option
 from gtft.cli.recipe_options import recipe_options, resolve_given
 from gtft.errors import PAUSED_EXIT, GtftError
-from gtft.records.rows import Run
-from gtft.runner.control import is_finished, resume
-from gtft.runner.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gtft.records.rows import Run
+    from gtft.runner.workspace import Workspace
 
 
 @click.command(
@@ -45,6 +46,7 @@ def command(
 ) -> None:
     """Run a recipe, or go on with a run, up to where somebody must decide."""
     from gtft.cli.follow import describe_outcome, follow
+    from gtft.runner.control import is_finished, resume
     from gtft.runner.dispatch import dispatch
     from gtft.runner.execution import catch_up, run_through
     from gtft.runner.status import view_run

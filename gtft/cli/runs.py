@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gtft.artifact import short_id
 from gtft.cli.context import as_option, get_actor, open_here
 from gtft.cli.output import emit, json_option, print_table
-from gtft.contract import EVENTS_FILE, LOG_FILE, STAGES
 from gtft.errors import InputError
-from gtft.runner.status import RunView, StageView
+
+if TYPE_CHECKING:
+    from gtft.runner.status import RunView, StageView
 
 # ready, active, review, done: told by the letter, never by colour alone.
 MARKS = {"ready": ".", "active": "a", "review": "r", "done": "d"}
@@ -108,12 +109,17 @@ def show(ctx: click.Context, run: str, with_recipe: bool, as_json: bool) -> None
 
 @command.command("logs", epilog="\b\nExample:\n  gtft runs logs RUN --stage train --events")
 @click.argument("run")
-@click.option("--stage", type=click.Choice(STAGES), help="Only this stage.  [default: all]")
+@click.option(
+    "--stage",
+    type=click.Choice(["harvest", "train", "eval", "card"]),
+    help="Only this stage.  [default: all]",
+)
 @click.option("--events", is_flag=True, help="The worker's events instead of its own words.")
 @json_option
 @click.pass_context
 def logs(ctx: click.Context, run: str, stage: str | None, events: bool, as_json: bool) -> None:
     """What the workers of a run wrote."""
+    from gtft.contract import EVENTS_FILE, LOG_FILE, STAGES
     from gtft.runner.control import get_run
 
     ws = open_here(ctx)
