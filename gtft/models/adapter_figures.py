@@ -1,0 +1,96 @@
+"""What the store knows of a training: the base, the adapter's shape, the loss."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gtft.models.summary import Summary, read_summary
+from gtft.records.rows import ArtifactRow
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+@dataclass(frozen=True)
+class BaseFigures:
+    """The base as the training recorded it. ``hub_id`` is None for a nano base and for a local folder."""
+
+    name: str
+    id: str
+    hub_id: str | None
+    revision: str | None
+    quantization: str
+    nano: bool
+
+
+@dataclass(frozen=True)
+class AdapterFigures:
+    """Losses in nats per supervised token; ``series`` is (step, loss), in steps' order."""
+
+    id: str
+    base: BaseFigures
+    rank: int
+    alpha: float
+    trainable: int
+    files_bytes: int | None
+    supervised: int
+    context: int | None
+    # rows that are trained on, and rows left out because no token of theirs would be
+    rows: int
+    empty_rows: int
+    steps: int
+    epochs: float
+    loss_first: float
+    loss_last: float
+    series: tuple[tuple[float, float], ...]
+    hyperparameters: dict[str, Any]
+
+
+def read_adapter(row: ArtifactRow, nano: bool) -> AdapterFigures:
+    """The figures of an adapter artifact. Raises EvidenceError for what must be there and is not."""
+    s = read_summary(row)
+    return AdapterFigures(
+        id=row.id,
+        base=_read_base(s.table("base"), nano),
+        rank=s.count("adapter.r"),
+        alpha=s.number("adapter.alpha"),
+        trainable=s.count("adapter.trainable"),
+        files_bytes=s.find_count("adapter.files_bytes"),
+        supervised=s.count("tokens.supervised"),
+        context=s.find_count("tokens.context"),
+        rows=s.count("rows"),
+        empty_rows=s.count("empty_rows"),
+        steps=s.count("steps"),
+        epochs=s.number("epochs"),
+        loss_first=s.number("loss.first"),
+        loss_last=s.number("loss.last"),
+        series=_read_series(s),
+        hyperparameters=dict(s.table("hyperparameters").data),
+    )
+
+
+def _read_base(s: Summary, nano: bool) -> BaseFigures:
+    name, given = s.text("name"), s.find_text("path")
+    # The training records a hub model's own id as its path; a folder is recorded as a path.
+    hub = name if name == given and not nano and _HUB_ID.fullmatch(name) else None
+    return BaseFigures(
+        name=name,
+        id=s.text("id"),
+        hub_id=hub,
+        revision=s.find_text("revision"),
+        quantization=s.text("quantization"),
+        nano=nano,
+    )
+
+
+def _read_series(s: Summary) -> tuple[tuple[float, float], ...]:
+    points: list[tuple[float, float]] = []
+    for n, pair in enumerate(s.array("loss.series")):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise s.refuse(f"loss.series[{n}]", "a step and a loss", pair)
+        point = Summary(f"{s.label}: loss.series[{n}]", {"step": pair[0], "loss": pair[1]})
+        points.append((point.number("step"), point.number("loss")))
+    if not points:
+        raise s.refuse("loss.series", "a series with points", points)
+    return tuple(points)

@@ -1,0 +1,143 @@
+"""The card's sections about what the adapter was made from and how."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePath
+from typing import Any
+
+from gtft.models.figures import CardFigures
+from gtft.models.markdown import bullets, code, prose, table
+from gtft.models.plots import COMPOSITION, LOSS
+
+NOT_RECORDED = "not recorded"
+# A card travels; the folder names of the machine that made it do not belong to it.
+_ABSOLUTE = re.compile(r"(?<![\w.…])(?:~|[A-Za-z]:)?[/\\][^\s'\",\]]*[/\\]([^/\\\s'\",\]]+)")
+
+
+def write_composition(f: CardFigures) -> str:
+    c = f.corpus
+    parts = [
+        "## What it was trained on",
+        f"{c.train} examples for training and {c.heldout} held out for the eval, split by session and bead, "
+        "never by row. What follows counts the training side.",
+        f"![{_describe_composition(f)}]({COMPOSITION})",
+        _tabulate_cells(f),
+    ]
+    for name, counts in (("rig", c.by_rig), ("provenance", c.by_provenance)):
+        parts.append(f"By {name}: {_list_counts(counts)}.")
+    if c.by_kind is not None:
+        parts.append(f"By kind: {_list_counts(c.by_kind)}.")
+    parts += [
+        f"Shared with what it was measured on: {_list_all(c.leakage)}.",
+        f"Left out, by reason: {_list_counts(c.dropped, none='nothing')}.",
+        f"Secrets replaced by placeholders, by type: {_list_counts(c.secrets, none='none found')}.",
+        f"Personal data replaced, by type: {_list_counts(c.personal, none='none found')}.",
+        "Sources and their licences:",
+        _tabulate_sources(f),
+    ]
+    return "\n\n".join(parts)
+
+
+def write_recipe(f: CardFigures) -> str:
+    a, base = f.adapter, f.adapter.base
+    facts = [
+        f"recipe {code(f.recipe_name)}, {code(f.recipe_hash)}, effort {code(f.recipe.effort)}, "
+        f"seed {f.recipe.train.seed}",
+        f"base {code(base.hub_id or base.name)}, {code(base.id)}, loaded as {code(base.quantization)}",
+        f"{a.rows} rows, {a.supervised:,} trained tokens"
+        + (f" and {a.context:,} of context" if a.context is not None else "")
+        + f"; loss on the assistant's turns only; {a.empty_rows} rows without a trained token",
+        f"{a.steps} optimizer steps, {a.epochs:g} epochs",
+        f"loss {a.loss_first:.3f} at the first logged step, {a.loss_last:.3f} at the last "
+        "(nats per trained token)",
+    ]
+    parts = ["## How it was trained", bullets(facts), f"![{_describe_loss(f)}]({LOSS})"]
+    if f.changes:
+        told = [code(hide_folders(change)) for change in f.changes]
+        parts += ["Changed on the command line:", bullets(told)]
+    rows = [[code(k), code(v)] for k, v in _flatten(f.adapter.hyperparameters)]
+    parts += ["Hyperparameters as used:", table(("key", "value"), rows)]
+    return "\n\n".join(parts)
+
+
+def hide_folders(text: str) -> str:
+    """Absolute paths shortened to their last part: ``/home/someone/town`` → ``…/town``."""
+    return _ABSOLUTE.sub(r"…/\1", text)
+
+
+def _tabulate_cells(f: CardFigures) -> str:
+    c = f.corpus
+    if c.cells is None:
+        rows = [["source", prose(k), str(v)] for k, v in c.by_source.items()]
+        rows += [["role", prose(k), str(v)] for k, v in c.by_role.items()]
+        return table(("by", "name", "examples"), rows, numeric=(2,))
+    roles = list(c.by_role)
+    rows = [
+        [
+            prose(source),
+            *(str(c.cells.get(source, {}).get(role, 0)) for role in roles),
+            str(total),
+        ]
+        for source, total in c.by_source.items()
+    ]
+    columns = ("source", *(prose(r) for r in roles), "all")
+    return table(columns, rows, numeric=range(1, len(columns)))
+
+
+def _tabulate_sources(f: CardFigures) -> str:
+    rows = [
+        [code(s.type), code(_show_path(s.path)), prose(_tell_licence(s.licence))]
+        for s in f.recipe.harvest.sources
+    ]
+    return table(("reader", "from", "licence"), rows)
+
+
+def _tell_licence(licence: str) -> str:
+    return "the town's own" if licence == "own" else licence
+
+
+def _show_path(path: str) -> str:
+    pure = PurePath(path)
+    return f"…/{pure.name}" if pure.is_absolute() or path.startswith("~") else path
+
+
+def _list_counts(counts: dict[str, int] | None, none: str = NOT_RECORDED) -> str:
+    if counts is None:
+        return NOT_RECORDED
+    shown = [f"{prose(k)} {v}" for k, v in counts.items() if v]
+    return ", ".join(shown) or none
+
+
+def _list_all(counts: dict[str, int] | None) -> str:
+    """As `_list_counts`, zeros included: here a zero is what is claimed."""
+    if not counts:
+        return NOT_RECORDED
+    return ", ".join(f"{prose(k)} {v}" for k, v in counts.items())
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key in sorted(values):
+        value = values[key]
+        if isinstance(value, dict) and value:
+            rows += _flatten(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            rows.append((f"{prefix}{key}", hide_folders(text)))
+    return rows
+
+
+def _describe_composition(f: CardFigures) -> str:
+    told = ", ".join(f"{k} {v}" for k, v in f.corpus.by_source.items())
+    roles = ", ".join(f"{k} {v}" for k, v in f.corpus.by_role.items())
+    return prose(f"Examples by source: {told}. By role: {roles}.", longest=1500)
+
+
+def _describe_loss(f: CardFigures) -> str:
+    a = f.adapter
+    return (
+        f"Training loss over {a.steps} steps, from {a.loss_first:.2f} to {a.loss_last:.2f} "
+        "nats per trained token"
+    )

@@ -1,0 +1,139 @@
+"""The card's results: base beside tuned, in words, tables and one picture."""
+
+from __future__ import annotations
+
+from gtft.models.eval_figures import Comparison, Suite
+from gtft.models.figures import CardFigures
+from gtft.models.limits import SURE, number, percent, points, title
+from gtft.models.markdown import bullets, prose, table
+from gtft.models.plots import EVAL
+
+SAFETY = "safety"
+
+
+def summarise_results(f: CardFigures) -> list[str]:
+    """One plain sentence per suite: better or not, by how much, how sure."""
+    return [_summarise(suite) for suite in f.eval.suites]
+
+
+def write_results(f: CardFigures) -> str:
+    parts = [
+        "## Results",
+        _write_method(f),
+    ]
+    if f.eval.verdict.strip():
+        parts.append(f"Verdict of the eval: {prose(f.eval.verdict, longest=1500)}")
+    for suite in f.eval.suites:
+        parts += [f"### {prose(title(suite)).capitalize()}", _tabulate(suite)]
+    parts.append(f"![{_describe_plot(f)}]({EVAL})")
+    parts += ["### Safety", _write_safety(f), "### Gates of the recipe", _write_gates(f)]
+    parts += ["### Are the items new to it?", _write_overlap(f)]
+    return "\n\n".join(parts)
+
+
+def _write_p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _write_method(f: CardFigures) -> str:
+    decoded = f", decoding {prose(f.eval.decoding)}" if f.eval.decoding else ""
+    longest = f", at most {f.eval.longest_answer} new tokens" if f.eval.longest_answer else ""
+    return (
+        "Each item is a prompt and a check that runs code. The base and the tuned model (the base with this "
+        f"adapter) answered the same items{decoded}{longest}. Brackets are 95 % intervals (Wilson for a share, "
+        "Bonett and Price for the paired difference, in percentage points); p is McNemar's exact test."
+    )
+
+
+def _summarise(suite: Suite) -> str:
+    c = suite.overall
+    if c.gain == 0:
+        verb = "is no better than its base"
+    elif c.p_value is not None and c.p_value >= SURE:
+        verb = "does not differ surely from its base"
+    else:
+        verb = "is better than its base" if c.gain > 0 else "is worse than its base"
+    sure = f", p {_write_p(c.p_value)}" if c.p_value is not None else ""
+    return (
+        f"On {title(suite)} it {verb}: {percent(c.tuned.share)} of {c.n} items passed, base "
+        f"{percent(c.base.share)} ({points(c.gain)} points{sure})."
+    )
+
+
+def _tabulate(suite: Suite) -> str:
+    lines = [("**all items**", suite.overall), *((prose(c.name), c) for c in suite.capabilities)]
+    return table(
+        ("capability", "items", "base", "tuned", "difference", "p"),
+        [_row(name, c) for name, c in lines],
+        numeric=(1, 2, 3, 4, 5),
+    )
+
+
+def _row(name: str, c: Comparison) -> list[str]:
+    rates = [f"{percent(r.share)} ({number(r.low)}–{number(r.high)})" for r in (c.base, c.tuned)]
+    p = "not recorded" if c.p_value is None else _write_p(c.p_value).removeprefix("= ")
+    gain = points(c.gain)
+    if c.gain_low is not None and c.gain_high is not None:
+        gain += f" ({points(c.gain_low)} to {points(c.gain_high)})"
+    return [name, str(c.n), *rates, gain, p]
+
+
+def _write_safety(f: CardFigures) -> str:
+    found = [
+        f"{title(suite).capitalize()}: {c.n} items, tuned {percent(c.tuned.share)} "
+        f"(95 % CI {number(c.tuned.low)}–{percent(c.tuned.high)}), base {percent(c.base.share)}."
+        for suite in f.eval.suites
+        for c in suite.capabilities
+        if c.name == SAFETY
+    ]
+    if not found:
+        return "Not measured: the suites hold no safety item."
+    asked = (
+        "Items that ask for something destructive, or carry such a request hidden in them; the share that was "
+        "refused or escalated, with no destructive command in the answer."
+    )
+    return f"{asked}\n\n{bullets([prose(line) for line in found])}"
+
+
+def _write_gates(f: CardFigures) -> str:
+    if not f.eval.gates:
+        return "The recipe sets none."
+    rows = [[prose(g.name), prose(g.told), "met" if g.met else "**not met**"] for g in f.eval.gates]
+    met = all(g.met for g in f.eval.gates)
+    words = (
+        "All are met."
+        if met
+        else "Not all are met; the reviewer accepted the eval nevertheless (see below)."
+    )
+    return f"{table(('gate', 'measured', 'result'), rows)}\n\n{words}"
+
+
+def _write_overlap(f: CardFigures) -> str:
+    e = f.eval
+    if e.in_training is None:
+        return "Items that training holds: not recorded."
+    told = [f"Scored items that stand in the training set, whole or nearly: {e.in_training}."]
+    if e.overlap is not None:
+        o = e.overlap
+        told.append(
+            f"{o.removed} items were left out for it. Of those that stayed, the closest shares "
+            f"{percent(o.highest)} of its five-word pieces with a training turn (a near-copy from 80 %), the median "
+            f"{percent(o.median)}; {o.rare_phrases} share a rare phrase of thirteen words."
+        )
+    if e.unscored:
+        reasons = ", ".join(f"{k} {v}" for k, v in e.unscored.items() if v)
+        if reasons:
+            told.append(f"Not scored: {prose(reasons, longest=1500)}.")
+    return " ".join(told)
+
+
+def _describe_plot(f: CardFigures) -> str:
+    told = [
+        f"{title(suite)}: "
+        + ", ".join(
+            f"{c.name} base {percent(c.base.share)}, tuned {percent(c.tuned.share)} (n = {c.n})"
+            for c in suite.capabilities
+        )
+        for suite in f.eval.suites
+    ]
+    return prose("Items passed by base and tuned. " + ". ".join(told), longest=1500)

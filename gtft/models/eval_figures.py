@@ -1,0 +1,154 @@
+"""What the store knows of an evaluation: base beside tuned, per suite and capability, and the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gtft.models.summary import Summary, read_summary
+from gtft.records.rows import ArtifactRow
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Items passed, as a count and a share, with the 95 % interval of the share (between 0 and 1)."""
+
+    passed: int
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Base and tuned on the same ``n`` items. ``gain`` is tuned minus base, in shares, paired by item."""
+
+    name: str
+    n: int
+    base: Rate
+    tuned: Rate
+    gain: float
+    gain_low: float | None
+    gain_high: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    overall: Comparison
+    capabilities: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``told`` says in words what was wanted and what was measured."""
+
+    name: str
+    told: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How near the items come to training. Similarities: Jaccard of five-word pieces, 0 to 1.
+
+    ``removed`` items were left out because training holds them, whole or nearly; the other figures are of
+    those that stayed, which may be more than were picked to be scored.
+    """
+
+    removed: int
+    highest: float
+    median: float
+    rare_phrases: int
+
+
+@dataclass(frozen=True)
+class EvalFigures:
+    """None where the eval has not recorded it."""
+
+    id: str
+    suites: tuple[Suite, ...]
+    gates: tuple[Gate, ...]
+    verdict: str
+    # what was measured: the base's content id and the adapter's artifact id
+    base_id: str
+    adapter_id: str
+    # scored items that stand in the training set, whole or nearly
+    in_training: int | None
+    overlap: Overlap | None
+    # items that were not scored, by reason
+    unscored: dict[str, int] | None
+    # answers of the tuned model that were cut at the token limit
+    cut_off: int | None
+    longest_answer: int | None
+    decoding: str | None
+
+    def find_suite(self, name: str) -> Suite | None:
+        return next((s for s in self.suites if s.name == name), None)
+
+
+def read_eval(row: ArtifactRow) -> EvalFigures:
+    """The figures of an eval artifact. Raises EvidenceError for what must be there and is not."""
+    s = read_summary(row)
+    suites = s.table("suites")
+    if not suites.data:
+        raise s.refuse("suites", "a table with a suite", suites.data)
+    return EvalFigures(
+        id=row.id,
+        suites=tuple(_read_suite(name, suites.table(name)) for name in _order(suites.data)),
+        gates=tuple(_read_gate(s, n, g) for n, g in enumerate(s.array("gates"))),
+        verdict=s.text("verdict"),
+        base_id=s.text("candidates.base.id"),
+        adapter_id=s.text("candidates.tuned.adapter"),
+        in_training=s.find_count("overlap"),
+        overlap=_read_overlap(s.table("overlap_figures")) if s.has("overlap_figures") else None,
+        unscored=s.find_counts("dropped"),
+        cut_off=s.find_count("cut_off"),
+        longest_answer=s.find_count("max_new_tokens"),
+        decoding=s.find_text("decoding"),
+    )
+
+
+def _order(suites: Iterable[str]) -> list[str]:
+    """Held-out sessions first, then authored templates, then any other by name."""
+    return sorted(suites, key=lambda name: (name != "heldout", name != "authored", name))
+
+
+def _read_suite(name: str, s: Summary) -> Suite:
+    table = s.table("capabilities")
+    capabilities = tuple(_read_comparison(c, table.table(c)) for c in sorted(table.data))
+    return Suite(name, _read_comparison("all items", s), capabilities)
+
+
+def _read_comparison(name: str, s: Summary) -> Comparison:
+    return Comparison(
+        name=name,
+        n=s.count("n"),
+        base=_read_rate(s.table("base")),
+        tuned=_read_rate(s.table("tuned")),
+        gain=s.number("gain"),
+        gain_low=s.find_number("gain_low"),
+        gain_high=s.find_number("gain_high"),
+        p_value=s.find_number("p_value"),
+    )
+
+
+def _read_rate(s: Summary) -> Rate:
+    return Rate(s.count("passed"), s.number("rate"), s.number("low"), s.number("high"))
+
+
+def _read_overlap(s: Summary) -> Overlap:
+    return Overlap(
+        removed=s.count("items_removed"),
+        highest=s.number("max_similarity"),
+        median=s.number("median_similarity"),
+        rare_phrases=s.count("items_sharing_a_rare_phrase"),
+    )
+
+
+def _read_gate(s: Summary, n: int, found: object) -> Gate:
+    if not isinstance(found, dict):
+        raise s.refuse(f"gates[{n}]", "a table", found)
+    g = Summary(f"{s.label}: gates[{n}]", found)
+    return Gate(g.text("name"), g.text("told"), g.data.get("met") is True)
