@@ -1,0 +1,281 @@
+"""``gtft corpus``: what the models are trained on, and whether it is fit for that."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gtft.artifact import Artifact, short_id
+from gtft.cli.output import emit, json_option, print_table
+
+_SIDES = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
+_corpus = click.argument("corpus", required=False)
+
+
+def _artifacts(ctx: click.Context) -> Path:
+    return Path(ctx.find_root().obj or ".gtft") / "artifacts"
+
+
+def _find(ctx: click.Context, prefix: str | None) -> Artifact:
+    from gtft.corpus.library import find_corpus
+
+    return find_corpus(_artifacts(ctx), prefix)
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="Start here: gtft corpus health    (docs/corpus.md)",
+)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Corpora: what they hold, where it came from, and whether training is worth starting.
+
+    CORPUS is the start of an id; without it, the newest one.
+
+    \b
+    gtft corpus                       # list
+    gtft corpus health                # the newest one, in words and figures
+    gtft corpus preview 599322 -n 2   # two examples, trained turns marked
+    gtft corpus redact notes.txt      # what a harvest would replace in any text
+    """
+    if ctx.invoked_subcommand is None:
+        _list(ctx, as_json)
+
+
+@command.command("list")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """The corpora of this workspace.
+
+    \b
+    gtft corpus list
+    gtft corpus list --json
+    """
+    _list(ctx, as_json)
+
+
+def _list(ctx: click.Context, as_json: bool) -> None:
+    from gtft.corpus.library import list_corpora, read_document
+
+    shelf = list_corpora(_artifacts(ctx))
+    rows: list[dict[str, Any]] = []
+    for c in shelf.corpora:
+        summary = read_document(c, "summary.json")
+        rows.append(
+            {
+                "id": c.id,
+                "path": str(c.path),
+                "train": summary["train"],
+                "heldout": summary["heldout"],
+                "clusters": summary["clusters"],
+                "by_source": summary["by_source"],
+            }
+        )
+    damaged = [{"folder": name, "why": why} for name, why in shelf.damaged]
+
+    def render() -> None:
+        print_table(
+            ("corpus", "train", "held out", "clusters", "sources"),
+            [
+                (
+                    short_id(r["id"]),
+                    r["train"],
+                    r["heldout"],
+                    r["clusters"],
+                    ", ".join(f"{k} {n}" for k, n in r["by_source"].items()),
+                )
+                for r in rows
+            ],
+            "no corpus yet: gtft run mol-gtft-quickstart makes one",
+        )
+        for d in damaged:
+            click.echo(f"damaged: {d['folder']}: {d['why']}", err=True)
+
+    emit({"corpora": rows, "damaged": damaged}, as_json, render)
+
+
+@command.command()
+@_corpus
+@json_option
+@click.pass_context
+def show(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
+    """One corpus: its files, what it was made from, how it was split.
+
+    \b
+    gtft corpus show
+    gtft corpus show 599322 --json
+    """
+    from gtft.corpus.library import read_document
+
+    found = _find(ctx, corpus)
+    manifest = read_document(found, "manifest.json")
+    data = {
+        "id": found.id,
+        "path": str(found.path),
+        "files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in found.files],
+        "manifest": manifest,
+    }
+
+    def render() -> None:
+        split = manifest["split"]
+        click.echo(f"corpus {short_id(found.id)}   {found.path}")
+        click.echo(
+            f"{split['train']} training examples, {split['heldout']} held out, "
+            f"{split['clusters']} clusters; gtft {manifest['gtft']}\n"
+        )
+        harvest = manifest["harvest"]
+        for s in harvest["sources"]:
+            name = f"{s['type']} {s['path']}"
+            inputs = [i for i in manifest["inputs"] if i["source"] == name]
+            size = sum(i["size"] for i in inputs) / 1e6
+            click.echo(f"  {name}: {len(inputs)} files, {size:.2f} MB, licence {s['licence']}")
+        click.echo()
+        print_table(
+            ("file", "bytes", "sha256"),
+            [(f.name, f.size, f.sha256[:12]) for f in found.files],
+            "no files",
+        )
+        click.echo(f"next: gtft corpus health {short_id(found.id)}")
+
+    emit(data, as_json, render)
+
+
+@command.command()
+@_corpus
+@json_option
+@click.pass_context
+def health(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
+    """Is training worth starting? Composition, drops, redactions, leakage; plain words first.
+
+    \b
+    gtft corpus health
+    gtft corpus health 599322 --json
+    """
+    from gtft.corpus.health import render_health
+    from gtft.corpus.library import read_document
+
+    found = _find(ctx, corpus)
+    doc = read_document(found, "health.json")
+    emit({"id": found.id, "health": doc}, as_json, lambda: click.echo(render_health(doc)))
+
+
+@command.command()
+@_corpus
+@click.option("--example", "wanted", metavar="ID", help="The example whose id starts with ID.")
+@click.option("-n", "count", type=click.IntRange(1), default=3, show_default=True, help="How many.")
+@click.option(
+    "--side",
+    type=click.Choice(sorted(_SIDES)),
+    default="train",
+    show_default=True,
+    help="Which side.",
+)
+@click.option("--role", help="Only examples of this role.")
+@click.option("--source", help="Only examples of this source.")
+@json_option
+@click.pass_context
+def preview(
+    ctx: click.Context,
+    corpus: str | None,
+    wanted: str | None,
+    count: int,
+    side: str,
+    role: str | None,
+    source: str | None,
+    as_json: bool,
+) -> None:
+    """Examples as they are trained on: roles, calls, and which turns carry loss.
+
+    \b
+    gtft corpus preview
+    gtft corpus preview -n 1 --role witness
+    gtft corpus preview --side heldout --example ex-01ac
+    """
+    from itertools import islice
+
+    from gtft.corpus.library import read_examples
+    from gtft.errors import UsageError
+
+    found = _find(ctx, corpus)
+    fits = (
+        e
+        for e in read_examples(found, _SIDES[side])
+        if (wanted is None or e.id.startswith(wanted))
+        and (role is None or e.role == role)
+        and (source is None or e.source == source)
+    )
+    examples = list(islice(fits, count))
+    if not examples:
+        raise UsageError(
+            f"no such example on the {side} side of {short_id(found.id)}",
+            why="no example has that id, role or source",
+            fix=f"gtft corpus health {short_id(found.id)} shows roles and sources; try --side heldout",
+        )
+    rows = [
+        {
+            **e.to_json(),
+            "trained": [m["role"] == "assistant" for m in e.messages] if side == "train" else [],
+        }
+        for e in examples
+    ]
+    emit({"id": found.id, "side": side, "examples": rows}, as_json, lambda: _render(rows, side))
+
+
+def _render(rows: list[dict[str, Any]], side: str) -> None:
+    import json
+
+    for r in rows:
+        origin = r["origin"]
+        click.echo(
+            f"── {r['id']}  {r['source']}  role {r['role'] or 'unknown'}  rig {r['rig'] or 'unknown'}  "
+            f"{origin['file']}:{origin['lines'][0]}-{origin['lines'][1]}"
+        )
+        for m in r["messages"]:
+            trained = side == "train" and m["role"] == "assistant"
+            click.echo(f"{'[trained] ' if trained else '          '}{m['role']}:")
+            for line in m["content"].splitlines():
+                click.echo(f"            {line}")
+            for c in m.get("tool_calls", ()):
+                f = c["function"]
+                arguments = json.dumps(f["arguments"], ensure_ascii=False)
+                click.echo(f"            call {f['name']} {arguments}")
+        click.echo()
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…|-")
+@json_option
+def redact(files: tuple[str, ...], as_json: bool) -> None:
+    """What a harvest would replace in a text. Prints the redacted text; ``-`` reads stdin.
+
+    --json lists the spans (code points) with their kind and replacement; the values stay hidden.
+
+    \b
+    gtft corpus redact session.log
+    git log -3 | gtft corpus redact -
+    gtft corpus redact --json notes.txt
+    """
+    from gtft.corpus.show_redaction import redact_text, start_readers
+    from gtft.errors import translate_os_error
+
+    readers = start_readers()
+    out: list[dict[str, Any]] = []
+    for name in files:
+        try:
+            raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as e:
+            raise translate_os_error(e, f"reading {name}") from e
+        text, spans = redact_text(raw.decode("utf-8", "replace"), readers)
+        out.append({"file": name, "spans": spans, "text": text})
+
+    def render() -> None:
+        for doc in out:
+            click.echo(doc["text"], nl=not doc["text"].endswith("\n"))
+            click.echo(f"{doc['file']}: {len(doc['spans'])} replaced", err=True)
+
+    emit({"files": out}, as_json, render)

@@ -1,0 +1,59 @@
+"""What a harvest met: counts by table and reason, and the places of what was wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+NAMED_PER_REASON = 50
+
+
+@dataclass(frozen=True)
+class Named:
+    """One thing that was wrong, and where. Never holds the text itself: it may hold a secret."""
+
+    reason: str
+    file: str
+    line: int
+    detail: str = ""
+
+
+@dataclass
+class Tally:
+    """Counters by table (``records``, ``dropped``, ``drift`` …) and the first places per reason."""
+
+    tables: dict[str, Counter[str]] = field(default_factory=dict)
+    named: list[Named] = field(default_factory=list)
+    _named: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: str, key: str, n: int = 1) -> None:
+        self.tables.setdefault(table, Counter())[key] += n
+
+    def name(self, reason: str, file: str, line: int, detail: str = "") -> None:
+        """Count something wrong under ``bad`` and keep its place (the first 50 per reason)."""
+        self.add("bad", reason)
+        self._named[reason] += 1
+        if self._named[reason] <= NAMED_PER_REASON:
+            self.named.append(Named(reason, file, line, detail))
+
+    def get(self, table: str, key: str) -> int:
+        return self.tables.get(table, Counter())[key]
+
+    def total(self, table: str) -> int:
+        return sum(self.tables.get(table, Counter()).values())
+
+    def merge(self, other: Tally) -> None:
+        for table, counts in other.tables.items():
+            self.tables.setdefault(table, Counter()).update(counts)
+        self.named.extend(other.named)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Tables with sorted keys, and the named places in order of meeting."""
+        return {
+            "tables": {t: dict(sorted(c.items())) for t, c in sorted(self.tables.items())},
+            "named": [
+                {"reason": n.reason, "file": n.file, "line": n.line, "detail": n.detail}
+                for n in self.named
+            ],
+        }

@@ -1,0 +1,288 @@
+"""Sources in, an artifact out: same input, same id; every error leaves nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gtft.artifact import Artifact, verify_artifact
+from gtft.corpus.example import Example
+from gtft.corpus.harvest import Settings, Source
+from gtft.corpus.library import find_corpus, list_corpora, read_document, read_examples
+from gtft.corpus.snapshot import make_corpus
+from gtft.errors import CorpusTooSmall, InputError, RedactionError, UsageError
+
+SETTINGS = Settings(
+    sources=(
+        Source("claude-code", "transcripts"),
+        Source("beads", "beads"),
+        Source("formulas", "formulas"),
+    ),
+    min_examples=5,
+    heldout=0.25,
+    window_tokens=1000,
+    tool_result_chars=400,
+    near_duplicate=0.8,
+    seed=7,
+    role="witness",
+)
+PHRASES = [
+    "copper",
+    "barley",
+    "lantern",
+    "orchid",
+    "timber",
+    "falcon",
+    "meadow",
+    "cobalt",
+    "walnut",
+    "harbor",
+]
+
+
+def words(n: int) -> str:
+    """Twenty words that no other number gives in the same order."""
+    return " ".join(f"{PHRASES[(n * k) % 10]}{n * k}" for k in range(1, 21))
+
+
+def session(n: int, ask: str = "", answer: str = "") -> str:
+    beacon = f"[GAS TOWN] witness (rig: gizmo) <- deacon • 2026-03-01T09:{n % 60:02d} • patrol"
+    rows = [
+        {"type": "user", "message": {"role": "user", "content": ask or f"{beacon}\n{words(n)}"}},
+        {
+            "type": "assistant",
+            "message": {
+                "id": f"m{n}",
+                "role": "assistant",
+                "content": [{"type": "text", "text": answer or f'{{"action": "nudge-{n}"}}'}],
+            },
+        },
+    ]
+    common = {"sessionId": f"s{n}", "version": "2.1.7"}
+    return "\n".join(json.dumps({**r, **common, "uuid": f"{n}-{i}"}) for i, r in enumerate(rows))
+
+
+def make_town(root: Path, sessions: int = 20) -> Path:
+    for folder in ("transcripts", "beads", "formulas"):
+        (root / folder).mkdir(parents=True)
+    for n in range(sessions):
+        (root / "transcripts" / f"s{n:02d}.jsonl").write_text(session(n) + "\n")
+    beads = [
+        {
+            "id": f"gz-{n}",
+            "title": f"Fix {words(n + 300)[:60]}",
+            "description": words(n + 500),
+            "issue_type": "bug",
+            "priority": 2,
+            "updated_at": "2026-01-01T00:00:00Z",
+        }
+        for n in range(8)
+    ]
+    (root / "beads" / "issues.jsonl").write_text("\n".join(map(json.dumps, beads)))
+    (root / "formulas" / "mill.formula.toml").write_text(
+        'description = "Watches the gauges of the mill by night."\nformula = "mol-mill"\nversion = 1\n'
+    )
+    (root / "formulas" / "GUIDE.md").write_text("# The guide\n\nHow a mill is watched.\n")
+    return root
+
+
+def harvest(root: Path, out: Path, suites: Sequence[Path] = (), **changes: Any) -> Artifact:
+    settings = replace(SETTINGS, **changes)
+    return make_corpus(settings, root, out / "artifacts", out / "work", suites, lambda *_: None)
+
+
+def both(corpus: Artifact) -> list[Example]:
+    return [e for side in ("train.jsonl", "heldout.jsonl") for e in read_examples(corpus, side)]
+
+
+def test_the_same_input_gives_the_same_id_in_any_place(tmp_path: Path) -> None:
+    one = harvest(make_town(tmp_path / "here"), tmp_path / "ws1")
+    two = harvest(make_town(tmp_path / "else" / "where"), tmp_path / "ws2")
+    assert one.id == two.id
+    assert verify_artifact(two.path, kind="corpus", expect=one.id).id == one.id
+    assert harvest(tmp_path / "here", tmp_path / "ws3", seed=8).id != one.id
+    for f in one.files:
+        assert str(tmp_path) not in (one.path / f.name).read_text()
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    corpus = harvest(make_town(tmp_path / "t"), tmp_path / "ws")
+    names = {f.name for f in corpus.files}
+    assert names == {
+        "train.jsonl", "heldout.jsonl", "manifest.json", "health.json", "health.md", "base.txt",
+        "summary.json",
+    }  # fmt: skip
+    manifest, health = (read_document(corpus, n) for n in ("manifest.json", "health.json"))
+    assert {i["file"] for i in manifest["inputs"]} >= {
+        "transcripts/s00.jsonl", "beads/issues.jsonl", "formulas/mill.formula.toml", "formulas/GUIDE.md"
+    }  # fmt: skip
+    assert (health["examples"]["train"], health["examples"]["heldout"]) == (22, 7)
+    for row in health["flow"]:
+        assert row["in"] == row["kept"] + sum(row["dropped"].values())
+    for e in both(corpus):
+        assert Example.from_json(e.to_json()) == e == e.identified()
+    ids = [e.id for e in read_examples(corpus, "train.jsonl")]
+    assert ids == sorted(ids)
+    witness = next(e for e in both(corpus) if e.source == "claude-code")
+    assert (witness.role, witness.rig) == ("witness", "gizmo")
+
+
+def test_base_text_is_of_the_training_side_and_never_from_transcripts(tmp_path: Path) -> None:
+    corpus = harvest(make_town(tmp_path / "t"), tmp_path / "ws")
+    base = corpus.file("base.txt").read_text()
+    held = [e for e in read_examples(corpus, "heldout.jsonl") if e.source == "beads"]
+    train = [e for e in read_examples(corpus, "train.jsonl") if e.source == "beads"]
+    assert held and train
+    for e in held:
+        assert e.messages[0]["content"].split("\n\n")[1] not in base
+    for e in train:
+        assert e.messages[0]["content"].split("\n\n")[1] in base
+    assert "How a mill is watched" in base
+    assert "GAS TOWN" not in base
+
+
+def test_sides_share_no_cluster_and_no_rare_phrase(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t", sessions=40)
+    corpus = harvest(root, tmp_path / "ws")
+    held_words = [e for e in read_examples(corpus, "heldout.jsonl") if e.source == "claude-code"]
+    copied = held_words[0].messages[0]["content"].split("\n")[1]
+    (root / "transcripts" / "zz.jsonl").write_text(
+        session(900, ask=f"{words(901)} {words(902)} {words(903)}\n{copied}\n{words(904)}")
+    )
+    again = harvest(root, tmp_path / "ws2")
+    health = read_document(again, "health.json")
+    assert health["leakage"]["shared clusters"] == 0
+    assert health["leakage"]["training examples with a rare held-out phrase"] == 0
+    sides = [{e.cluster for e in read_examples(again, s)} for s in ("train.jsonl", "heldout.jsonl")]
+    assert not sides[0] & sides[1]
+    train = [e.messages[0]["content"] for e in read_examples(again, "train.jsonl")]
+    held = [e.messages[0]["content"] for e in read_examples(again, "heldout.jsonl")]
+    assert any(copied in t for t in held)
+    assert not any(copied in t for t in train)
+
+
+def test_copies_go_near_copies_go_and_near_copies_answered_otherwise_stay_together(
+    tmp_path: Path,
+) -> None:
+    root = make_town(tmp_path / "t")
+    text = " ".join(words(700 + i) for i in range(3))
+    for n, (ask, answer) in enumerate(
+        [
+            (text, "same answer"),
+            (text, "same answer"),
+            (text + " tail", "same answer"),
+            (text + " other tail", "another answer"),
+        ]
+    ):
+        (root / "transcripts" / f"z{n}.jsonl").write_text(session(800 + n, ask, answer))
+    corpus = harvest(root, tmp_path / "ws")
+    flow = read_document(corpus, "health.json")["flow"][-1]
+    assert flow["dropped"] == {"exact duplicate": 1, "near-duplicate": 1}
+    kept = [e for e in both(corpus) if e.messages[0]["content"].startswith(text)]
+    assert len(kept) == 2
+    assert len({e.cluster for e in kept}) == 1
+
+
+def test_an_eval_suite_is_never_trained_on(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    suite = tmp_path / "suite.jsonl"
+    plain = harvest(root, tmp_path / "ws")
+    chosen = next(read_examples(plain, "train.jsonl"))
+    item = {"messages": [chosen.messages[0]], "reference": "x"}
+    suite.write_text(json.dumps(item) + "\n")
+    corpus = harvest(root, tmp_path / "ws2", suites=[suite])
+    assert chosen.id not in {e.id for e in read_examples(corpus, "train.jsonl")}
+    dropped = read_document(corpus, "health.json")["flow"][-1]["dropped"]
+    assert dropped["shares a rare phrase with an eval suite"] == 1
+
+
+def test_secrets_of_any_source_are_gone_from_every_file(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    token = "gh" + "p_" + "A1b2C3d4E5" * 4
+    word = "correct" + "horse" + "battery"
+    (root / "transcripts" / "y.jsonl").write_text(
+        session(910, ask=f"use {token} in /home/steve/x", answer=f'password = "{word}"')
+    )
+    (root / "formulas" / "NOTES.md").write_text(f"The key was {token} once.\n")
+    corpus = harvest(root, tmp_path / "ws")
+    everything = "".join((corpus.path / f.name).read_text() for f in corpus.files)
+    assert token not in everything and word not in everything and "steve" not in everything
+    redaction = read_document(corpus, "health.json")["redaction"]
+    assert redaction["secrets"] == {"github_pat": 1, "suspect": 1}
+    assert redaction["personal"] == {"home folder": 1}
+    assert redaction["suspects by plugin"] == {"KeywordDetector": 1}
+
+
+def nothing_left(out: Path) -> bool:
+    artifacts = out / "artifacts"
+    return not artifacts.exists() or not list(artifacts.iterdir())
+
+
+def test_too_few_examples_is_an_error_that_says_what_would_help(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    with pytest.raises(CorpusTooSmall, match="22 training examples") as caught:
+        harvest(root, tmp_path / "ws", min_examples=100)
+    assert "min_examples" in caught.value.fix
+    assert nothing_left(tmp_path / "ws")
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [("nowhere", "nowhere does not exist"), ("empty", r"empty holds no \*\.jsonl file")],
+)
+def test_a_missing_or_empty_source_is_named(tmp_path: Path, path: str, match: str) -> None:
+    root = make_town(tmp_path / "t")
+    (root / "empty").mkdir()
+    with pytest.raises(InputError, match=match):
+        harvest(root, tmp_path / "ws", sources=(Source("claude-code", path),))
+    assert nothing_left(tmp_path / "ws")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    (root / "transcripts" / "s99.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"transcripts/s99\.jsonl"):
+        harvest(root, tmp_path / "ws")
+    assert nothing_left(tmp_path / "ws")
+
+
+def test_no_source_at_all_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no source"):
+        harvest(tmp_path, tmp_path / "ws", sources=())
+
+
+def test_a_secret_found_on_disk_leaves_no_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gtft.corpus.verify import Verifier
+
+    monkeypatch.setattr(Verifier, "clean_text", lambda self, text: text)
+    monkeypatch.setattr(Verifier, "clean_example", lambda self, e: e)
+    root = make_town(tmp_path / "t")
+    (root / "transcripts" / "y.jsonl").write_text(
+        session(910, answer='password = "' + "correct" + 'horsebattery"')
+    )
+    with pytest.raises(RedactionError, match="not written"):
+        harvest(root, tmp_path / "ws")
+    assert nothing_left(tmp_path / "ws")
+
+
+def test_corpora_are_found_by_the_start_of_their_id(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    one = harvest(root, tmp_path / "ws")
+    two = harvest(root, tmp_path / "ws", seed=8)
+    artifacts = tmp_path / "ws" / "artifacts"
+    (artifacts / "corpus-0123456789ab").mkdir()
+    shelf = list_corpora(artifacts)
+    assert {c.id for c in shelf.corpora} == {one.id, two.id}
+    assert [name for name, _ in shelf.damaged] == ["corpus-0123456789ab"]
+    assert find_corpus(artifacts, one.id[7:13]).id == one.id
+    assert find_corpus(artifacts, f"corpus-{two.id[7:19]}").id == two.id
+    with pytest.raises(UsageError, match="no corpora start with"):
+        find_corpus(artifacts, "zz")
+    with pytest.raises(UsageError, match="no corpus yet"):
+        find_corpus(tmp_path / "empty", None)
