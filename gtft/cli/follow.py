@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gtft.artifact import short_id
-from gtft.contract import Checkpoint, Event, Failed, Metric, Paused, Produced, Progress, Warned
+from gtft.contract import Checkpoint, Event, Failed, Paused, Produced, Progress, Warned
 from gtft.records.rows import StageRow
 from gtft.runner.execution import Listener, Outcome
 
@@ -35,19 +35,14 @@ class _Lines:
     def __init__(self) -> None:
         self._said = 0.0
         self._stage = ""
-        self._loss: float | None = None
 
     def listen(self, row: StageRow, event: Event) -> None:
         if row.stage != self._stage:
             self._stage = row.stage
-            self._loss = None
             self._say(row, "started")
-        if isinstance(event, Metric):
-            if event.name == "loss":
-                self._loss = event.value
-        elif isinstance(event, Progress):
+        if isinstance(event, Progress):
             if time.monotonic() - self._said >= PLAIN_SECONDS:
-                self._say(row, describe_progress(event, self._loss))
+                self._say(row, describe_progress(event))
         else:
             text = describe(event)
             if text:
@@ -81,7 +76,6 @@ class _Bars:
             console=Console(stderr=True),
         )
         self._tasks: dict[tuple[str, str], Any] = {}
-        self._loss: dict[str, float] = {}
 
     def __enter__(self) -> _Bars:
         self._progress.start()
@@ -101,11 +95,8 @@ class _Bars:
                 self._tasks[key],
                 completed=event.done,
                 total=event.total,
-                eta=_describe_eta(event, self._loss.get(row.stage)),
+                eta=_describe_eta(event),
             )
-        elif isinstance(event, Metric):
-            if event.name == "loss":
-                self._loss[row.stage] = event.value
         else:
             text = describe(event)
             if text:
@@ -114,17 +105,15 @@ class _Bars:
                 )
 
 
-def describe_progress(event: Progress, loss: float | None) -> str:
+def describe_progress(event: Progress) -> str:
     total = f" of {event.total}" if event.total is not None else ""
-    return f"{event.done}{total} {event.unit}{_pad(_describe_eta(event, loss))}"
+    return f"{event.done}{total} {event.unit}{_pad(_describe_eta(event))}"
 
 
-def _describe_eta(event: Progress, loss: float | None) -> str:
+def _describe_eta(event: Progress) -> str:
     parts = []
     if event.eta_s is not None:
         parts.append(f"about {_seconds(event.eta_s)} left")
-    if loss is not None:
-        parts.append(f"loss {loss:.3f}")
     if event.note:
         parts.append(event.note)
     return ", ".join(parts)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Evaluation: items, checks that run code, generation, figures, the verdict."""

@@ -109,10 +109,11 @@ class Store:
             rows = c.execute(sa.select(t.runs).order_by(t.runs.c.created_us.desc(), t.runs.c.id))
             return [_run(r) for r in rows]
 
-    def set_desired(self, run_id: str, desired: str, actor: str) -> None:
+    def set_desired(self, run_id: str, desired: str, actor: str, text: str = "") -> None:
+        """What the operator wants of a run; who asked and why stays as an event."""
         with self._unit() as c:
             c.execute(sa.update(t.runs).where(t.runs.c.id == run_id).values(desired=desired))
-            self._add_event(c, run_id, None, f"asked:{desired}", actor, "")
+            self._add_event(c, run_id, None, f"asked:{desired}", actor, text)
 
     def add_event(self, run_id: str, stage: str | None, kind: str, actor: str, text: str) -> None:
         with self._unit() as c:

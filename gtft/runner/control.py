@@ -43,7 +43,7 @@ def resume(ws: Workspace, run: Run, actor: str) -> list[StageRow]:
 def cancel(ws: Workspace, run: Run, actor: str, text: str) -> list[StageRow]:
     """End the run; what it made and its last checkpoint stay. A live worker is asked to stop first."""
     _refuse_finished(ws, run, "cancelled")
-    ws.store.set_desired(run.id, "cancel", actor)
+    ws.store.set_desired(run.id, "cancel", actor, text)
     supervised = [
         s for s in ws.store.list_stages(run.id, state="active") if not may_take_over(ws, s)
     ]

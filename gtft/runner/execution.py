@@ -77,7 +77,8 @@ def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: L
     if isinstance(last, Produced):
         return _settle(ws, claim, job, last)
     if asked == "cancel":
-        finish_unfinished(ws, run, "cancelled", claim.actor, "asked for by the operator")
+        order = next(e for e in reversed(ws.store.list_events(run.id)) if e.kind == "asked:cancel")
+        finish_unfinished(ws, run, "cancelled", order.actor, order.text)
         return Outcome("cancelled", ws.store.find_stage(row.run_id, row.stage))
     if isinstance(last, Paused):
         return Outcome("paused", hold(ws, claim, "paused", last.text))
