@@ -7,38 +7,39 @@ rm -rf "$workspace"
 export GTFT_WORKSPACE="$workspace"
 
 say() { printf '\n== %s\n' "$1"; }
+first() { python3 -c 'import json, sys; print(json.load(sys.stdin)["data"][0][sys.argv[1]])' "$1"; }
 
 begin=$(date +%s)
 say 'gtft run mol-gtft-quickstart   (harvest, train, eval)'
 gtft run mol-gtft-quickstart --as gizmo/polecats/demo
 
-run=$(gtft runs list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["data"][0]["id"])')
-bead=$(gtft review list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["data"][0]["bead"])')
+run=$(gtft runs list --json | first id)
+bead=$(gtft review list --json | first bead)
 
 say "gtft review show $bead   (what the witness sees)"
 gtft review show "$bead"
 
-say "gtft review approve $bead --as gizmo/witness   (this demo plays the witness too, under another name)"
-gtft review approve "$bead" --as gizmo/witness --note 'approved by the demo script, not by a person'
+say "gtft review approve $bead --as gizmo/witness   (the demo plays the witness too, under another name)"
+gtft review approve "$bead" --as gizmo/witness \
+  --note 'approved by the demo script whatever the verdict, so that a card is written'
 
 say "gtft run $run   (the card)"
 gtft run "$run" --as gizmo/polecats/demo
 seconds=$(($(date +%s) - begin))
 
-say "done in $seconds s"
+say "done: the run took $seconds s"
+gtft model show witness
+echo
 gtft status
-card=$(gtft model list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["data"][0]["card_path"])')
 cat <<EOF
 
 Everything is in $workspace
-  the card         $card/README.md
-  the figures      gtft eval show
-  the corpus       gtft corpus health
-  its examples     gtft corpus preview
-  both answers     gtft eval items --flipped
-  the history      gtft runs show $run
+  the card      $(ls -d "$workspace"/artifacts/card-*)/README.md
 Type next:
   export GTFT_WORKSPACE="$workspace" PATH="$PWD/.venv/bin:\$PATH"
-  gtft model list
-  gtft recipe explain mol-gtft-finetune     then the same on your own town's history: docs/tutorial.md
+  gtft corpus health              what was read, dropped, redacted
+  gtft corpus preview             the examples, and what of them is trained
+  gtft eval items --flipped       where base and tuned differ, both answers
+  gtft runs show $run
+  gtft recipe explain mol-gtft-finetune --var transcripts=~/.claude/projects     the same on your own history
 EOF

@@ -58,6 +58,11 @@ class Settings:
     near_duplicate: float
     seed: int
     role: str
+    # Rigs whose data may be used; empty = every rig. What names no rig is the town's own.
+    rigs: frozenset[str] = frozenset()
+
+    def admits(self, rig: str | None) -> bool:
+        return not self.rigs or rig is None or rig in self.rigs
 
 
 @dataclass(frozen=True)
@@ -149,10 +154,14 @@ def _read_sources(
                 for link in links[1:]:
                     groups.join(links[0], link)
                 tally.add("linked by", talk.labels.rung)
-                if talk.plain and source.type in _PROSE:
+                inside = settings.admits(talk.labels.rig)
+                if talk.plain and source.type in _PROSE and inside:
                     prose.append(Prose(links[0], redactor.redact(talk.plain)))
                 for example in cut(talk, limits, redactor, tally):
                     out.staged += 1
+                    if not settings.admits(example.rig):
+                        out.dropped["outside the recipe's scope"] += 1
+                        continue
                     example = replace(example, cluster=links[0])
                     f.write(canonical_json(example.to_json()) + "\n")
                 report(done + order.get(talk.file, 0), total, "files", f"reading {name}")

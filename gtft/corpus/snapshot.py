@@ -89,6 +89,7 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
         "window_tokens": settings.window_tokens,
         "tool_result_chars": settings.tool_result_chars,
         "near_duplicate": settings.near_duplicate,
+        "rigs": sorted(settings.rigs),
         "seed": settings.seed,
     }
 

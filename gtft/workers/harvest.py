@@ -32,6 +32,7 @@ def work(job: Job, report: Reporter) -> Artifact:
         near_duplicate=table.near_duplicate,
         seed=job.seed,
         role=recipe.role,
+        rigs=frozenset(s.removeprefix("rig:") for s in recipe.scope),
     )
     started: dict[str, float] = {}
     told = 0.0

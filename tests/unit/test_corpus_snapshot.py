@@ -131,6 +131,19 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert (witness.role, witness.rig) == ("witness", "gizmo")
 
 
+def test_a_rig_outside_the_scope_is_left_out_and_counted(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    foreign = session(77).replace("(rig: gizmo)", "(rig: harbor)")
+    (root / "transcripts" / "foreign.jsonl").write_text(foreign + "\n")
+    everything = harvest(root, tmp_path / "ws1")
+    own = harvest(root, tmp_path / "ws2", rigs=frozenset({"gizmo"}))
+    assert {e.rig for e in both(everything)} >= {"gizmo", "harbor"}
+    assert "harbor" not in {e.rig for e in both(own)}
+    flow = read_document(own, "health.json")["flow"][-1]
+    assert flow["dropped"]["outside the recipe's scope"] == 1
+    assert flow["in"] == flow["kept"] + sum(flow["dropped"].values())
+
+
 def test_base_text_is_of_the_training_side_and_never_from_transcripts(tmp_path: Path) -> None:
     corpus = harvest(make_town(tmp_path / "t"), tmp_path / "ws")
     base = corpus.file("base.txt").read_text()
