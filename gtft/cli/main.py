@@ -81,10 +81,9 @@ def run(argv: list[str] | None = None) -> None:
     """The console entry point: the exit code is the error's own (docs/errors.md)."""
     args = sys.argv[1:] if argv is None else argv
     try:
-        main.main(args=args, prog_name="gtft", standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as e:
-        code = e.exit_code
+        # Without standalone mode click returns what ``ctx.exit(code)`` was given.
+        result = main.main(args=args, prog_name="gtft", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except click.ClickException as e:
         _report(GtftErrorView(e.format_message(), 2, "usage"), args, e)
         code = 2

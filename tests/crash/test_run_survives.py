@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from gtft.contract import STAGES
+from gtft.contract import EVENTS_FILE, STAGES
 from gtft.runner.process import ATTEMPT_FILE, is_locked
 from gtft.runner.workspace import Workspace, open_workspace
 
@@ -41,7 +41,9 @@ class Town:
         return self.open().store.list_runs()[0].id
 
     def artifacts(self) -> dict[str, str | None]:
-        return {s.stage: s.artifact_id for s in self.open().store.list_stages(self.run_id())}
+        """What must be equal whatever happened; the card names its run and the time of the review."""
+        rows = self.open().store.list_stages(self.run_id())
+        return {s.stage: s.artifact_id for s in rows if s.stage != "card"}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +173,10 @@ def wait_for_worker(town: Town, stage: str) -> None:
         if not (town.workspace / "gtft.db").exists() or not town.open().store.list_runs():
             return False
         job_dir = town.open().job_dir(town.run_id(), stage)
-        return (job_dir / ATTEMPT_FILE).exists() and is_locked(job_dir)
+        if not (job_dir / ATTEMPT_FILE).exists() or not is_locked(job_dir):
+            return False
+        # In training, not before its first step.
+        return stage != "train" or '"unit":"steps"' in (job_dir / EVENTS_FILE).read_text()
 
     wait_until(at_work, f"a worker of {stage}")
 
@@ -180,7 +185,7 @@ def wait_for_event(town: Town, stage: str, text: str) -> None:
     def seen() -> bool:
         if not (town.workspace / "gtft.db").exists() or not town.open().store.list_runs():
             return False
-        path = town.open().job_dir(town.run_id(), stage) / "events.jsonl"
+        path = town.open().job_dir(town.run_id(), stage) / EVENTS_FILE
         return path.exists() and text in path.read_text()
 
     wait_until(seen, f"{text} in {stage}")
