@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from gtft.runner.workspace import Workspace, open_workspace
 
 REPO = Path(__file__).resolve().parents[1]

@@ -50,8 +50,9 @@ def make_corpus(
 def make_base(workspace: Path) -> Path:
     """A random two-layer Llama with the nano tokenizer, saved below the workspace."""
     import torch
-    from gtft.training.nano_tokenizer import train_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from gtft.training.nano_tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(TEXT, 512, 256)
     torch.manual_seed(3)

@@ -75,7 +75,40 @@ title = "Card"
 needs = ["eval"]
 """
 
-NAMES = ["amber", "birch", "cobalt", "dune", "ember", "fjord", "garnet", "hazel", "indigo", "jasper", "kelp", "lotus", "maple", "nickel", "onyx", "pebble", "quartz", "raven", "sable", "topaz", "umber", "violet", "walnut", "xenon", "yarrow", "zephyr", "acorn", "basil", "clover", "dahlia", "elm", "fern"]
+NAMES = [
+    "amber",
+    "birch",
+    "cobalt",
+    "dune",
+    "ember",
+    "fjord",
+    "garnet",
+    "hazel",
+    "indigo",
+    "jasper",
+    "kelp",
+    "lotus",
+    "maple",
+    "nickel",
+    "onyx",
+    "pebble",
+    "quartz",
+    "raven",
+    "sable",
+    "topaz",
+    "umber",
+    "violet",
+    "walnut",
+    "xenon",
+    "yarrow",
+    "zephyr",
+    "acorn",
+    "basil",
+    "clover",
+    "dahlia",
+    "elm",
+    "fern",
+]
 SIGNS = (
     ("its session answers and the last commit is fresh", "no-op", "it works"),
     ("nothing moved for an hour though the session is up", "nudge", "idle with a live session"),

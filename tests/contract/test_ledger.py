@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from gtft.beads.ledger import FAILED_LABEL, LABEL, REVIEW_LABEL, Ledger, NewBead, map_state
 from gtft.beads.local import LocalLedger
 from gtft.errors import ConflictError

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from gtft.contract import STAGES
 from gtft.errors import ConflictError, InputError
 from gtft.records.rows import ArtifactRow, Change, Message, ModelRow, Run, StageRow

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from gtft.contract import EVENTS_FILE, STAGES
 from gtft.runner.process import ATTEMPT_FILE, is_locked
 from gtft.runner.workspace import Workspace, open_workspace
-
 from tiny_town import gtft, make_town, start_gtft
 
 

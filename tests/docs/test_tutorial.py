@@ -101,8 +101,7 @@ def test_no_item_stands_in_the_training_set(quickstart: Workspace) -> None:
     evaluated = quickstart.store.find_artifact(model.eval_id)
     assert corpus is not None and evaluated is not None
     rows = [
-        json.loads(line)
-        for line in (quickstart.artifact_path(corpus.path) / "train.jsonl").open()
+        json.loads(line) for line in (quickstart.artifact_path(corpus.path) / "train.jsonl").open()
     ]
     items = [
         json.loads(line)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gtft.artifact import Artifact, verify_artifact
 from gtft.contract import Job, parse_event
 from gtft.corpus.example import Conversation

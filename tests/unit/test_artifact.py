@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from gtft.artifact import hash_json, read_artifact, stage_artifact, verify_artifact, write_file
 from gtft.errors import DiskFull, EvidenceError
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from card_case import RUN, Case
+
 from gtft.models.eval_figures import Comparison, Gate, Rate, Suite
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.limits import describe, list_limits, points

@@ -6,6 +6,7 @@ from dataclasses import replace
 import matplotlib
 import pytest
 from card_case import RUN, Case
+
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.plots import COMPOSITION, EVAL, LOSS, draw_plots, smooth
 

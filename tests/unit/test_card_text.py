@@ -6,11 +6,6 @@ from pathlib import Path
 
 import pytest
 from card_case import RUN, WORKER, Case
-from gtft.models.card import summarise_card, write_card
-from gtft.models.card_making import hide_folders
-from gtft.models.figures import CardFigures, gather_figures
-from gtft.models.front_matter import LICENCES, write_front_matter
-from gtft.models.markdown import code, command, plain, prose, table
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
@@ -18,6 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from gtft.models.card import summarise_card, write_card
+from gtft.models.card_making import hide_folders
+from gtft.models.figures import CardFigures, gather_figures
+from gtft.models.front_matter import LICENCES, write_front_matter
+from gtft.models.markdown import code, command, plain, prose, table
 
 HOSTILE = (
     "---\nlicense: mit\n---",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from card_case import Case
+
 from gtft.artifact import verify_artifact
 from gtft.contract import JOB_FILE, InputArtifact, Job, parse_event
 from gtft.errors import EvidenceError, InputError, MissingExtra

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import InputFile
 from gtft.corpus.sources import beads, formulas

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+
 from gtft.artifact import short_id
 from gtft.cli.main import main
 from gtft.corpus.harvest import Settings, Source

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import read_rows
 from gtft.corpus.sources import claude_code
 from gtft.corpus.tally import Tally
 from gtft.errors import InputError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def read(tmp: Path, data: bytes) -> tuple[list[dict[str, object]], Tally]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from gtft.corpus.link import link_session, parse_actor, parse_beacon, parse_cwd, parse_prime
 
 

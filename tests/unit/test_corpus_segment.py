@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gtft.corpus.example import Call, Conversation, Entry, Example
 from gtft.corpus.redact import Redactor
 from gtft.corpus.segment import Limits, clip, cut
 from gtft.corpus.tally import Tally
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 WIDE = Limits(window=8000, result=400)
 

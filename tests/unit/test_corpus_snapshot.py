@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gtft.artifact import Artifact, verify_artifact
 from gtft.corpus.example import Example
 from gtft.corpus.harvest import Settings, Source

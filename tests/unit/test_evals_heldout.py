@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gtft.errors import EvidenceError
 from gtft.evals.checks import run_check
 from gtft.evals.heldout import build_heldout, derive, write_reference

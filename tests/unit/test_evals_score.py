@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gtft.evals.generate import Generation
 from gtft.evals.item import CheckSpec, Item
 from gtft.evals.score import GateSettings, count, count_failures, judge_gates, outcomes, tell_suites
 from gtft.evals.stats import mcnemar_exact, paired_difference, wilson
 from gtft.evals.verdict import judge, write_headline, write_verdict
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def item(n: int, capability: str = "patrol-decision", suite: str = "heldout") -> Item:

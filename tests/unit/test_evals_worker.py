@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+
+import evals_case as case
 from gtft.artifact import Artifact, read_artifact, verify_artifact
 from gtft.cli.main import main as cli
 from gtft.evals import generate as generation
@@ -18,8 +20,6 @@ from gtft.evals.item import read_items
 from gtft.evals.load import Candidates, find_base, load_candidates, read_base
 from gtft.workers import evaluate
 from gtft.workers.frame import carry_out
-
-import evals_case as case
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from gtft.artifact import Artifact, stage_artifact
 from gtft.contract import InputArtifact, Job, Produced, Stage
 from gtft.errors import EvidenceError

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from gtft.errors import KINDS, PAUSED_EXIT, find_kind
 
 REPO = Path(__file__).resolve().parents[2]

@@ -1,6 +1,7 @@
 """Who acts, and which role a name fills."""
 
 import pytest
+
 from gtft.runner.identity import fills_role, find_actor, make_token, owner_is_gone
 
 

@@ -4,10 +4,11 @@ import itertools
 from pathlib import Path
 
 import pytest
-from gtft.beads.lifecycle import HELD, MOVES, STATES, check_move, render_moves
-from gtft.errors import ConflictError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gtft.beads.lifecycle import HELD, MOVES, STATES, check_move, render_moves
+from gtft.errors import ConflictError
 
 REASONS = (None, "paused", "failed", "cancelled", "rejected", "expired", "superseded")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from card_case import RUN, Case
 from click.testing import CliRunner, Result
+
 from gtft.cli.main import main
 from gtft.errors import EvidenceError, UsageError
 from gtft.records.rows import ModelRow

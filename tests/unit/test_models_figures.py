@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from card_case import ADAPTER, CORPUS, EVAL, RUN, WORKER, Case
+
 from gtft.errors import EvidenceError
 from gtft.models.adapter_figures import read_adapter
 from gtft.models.corpus_figures import read_corpus

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from card_case import Case
+
 from gtft.errors import EvidenceError, UsageError
 from gtft.models.registry import find_model, list_models, trace_lineage
 from gtft.records.rows import ModelRow

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gtft.cli.main import run
 from gtft.recipe.find import shipped_folder
 from gtft.recipe.formula import read_formula

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import tomli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gtft.errors import GtftError, InputError, RecipeError, UsageError
 from gtft.recipe.find import find_formula, find_named, list_formulas, search_folders, shipped_folder
 from gtft.recipe.formula import MAX_BYTES, parse_formula, read_formula
 from gtft.recipe.lint import lint
 from gtft.recipe.resolve import resolve_formula
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "formulas"
 HERE = Path("x.formula.toml")

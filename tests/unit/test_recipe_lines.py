@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import tomli
 import tomli_w
-from gtft.recipe.lines import MAX_DEPTH, KeyPath, TooDeep, locate, write_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from gtft.recipe.lines import MAX_DEPTH, KeyPath, TooDeep, locate, write_path
 
 
 def every_path(value: Any, path: KeyPath = ()) -> list[KeyPath]:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gtft.errors import RecipeError
 from gtft.recipe.find import list_formulas, shipped_folder
 from gtft.recipe.formula import parse_formula, read_formula
 from gtft.recipe.lint import lint, require_clean
 from gtft.recipe.resolve import resolve_formula
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GOOD = '''formula = "t"
 description = """

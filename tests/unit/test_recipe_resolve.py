@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gtft.errors import GtftError, InputError, RecipeError, UsageError
 from gtft.recipe.effort import EFFORT
 from gtft.recipe.find import find_formula, shipped_folder
@@ -14,8 +17,6 @@ from gtft.recipe.formula import parse_formula
 from gtft.recipe.keys import all_keys, write_value
 from gtft.recipe.resolve import Resolved, parse_assignments, resolve, resolve_formula
 from gtft.recipe.schema import Recipe
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 TEXT = """formula = "t"
 description = "Run: gtft run {{issue}}"

@@ -8,11 +8,12 @@ import string
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gtft.corpus import redact as redact_module
 from gtft.corpus.redact import Redactor, check_rules, find_secrets, make_canaries
 from gtft.errors import RedactionError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def random_token(seed: int, n: int, letters: str = string.ascii_letters + string.digits) -> str:

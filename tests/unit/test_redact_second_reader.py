@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from gtft.corpus import second_reader
 from gtft.corpus.example import Example, Origin
 from gtft.corpus.redact import Redactor, make_canaries

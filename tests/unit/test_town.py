@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gtft.evals.formula_check import parse_formula
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from gtft.contract import Failed, Job, Paused, Produced, parse_event
 from gtft.workers.frame import Reporter
 
