@@ -20,9 +20,10 @@ def _artifacts(ctx: click.Context) -> Path:
 
 
 def _find(ctx: click.Context, prefix: str | None) -> Artifact:
-    from gtft.corpus.library import find_corpus
+    from gtft.corpus.library import KIND
+    from gtft.shelf import find_on_shelf
 
-    return find_corpus(_artifacts(ctx), prefix)
+    return find_on_shelf(_artifacts(ctx), KIND, prefix)
 
 
 @click.group(
@@ -60,11 +61,12 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 def _list(ctx: click.Context, as_json: bool) -> None:
-    from gtft.corpus.library import list_corpora, read_document
+    from gtft.corpus.library import KIND
+    from gtft.shelf import list_shelf, read_document
 
-    shelf = list_corpora(_artifacts(ctx))
+    shelf = list_shelf(_artifacts(ctx), KIND)
     rows: list[dict[str, Any]] = []
-    for c in shelf.corpora:
+    for c in shelf.found:
         summary = read_document(c, "summary.json")
         rows.append(
             {
@@ -110,7 +112,7 @@ def show(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
     gtft corpus show
     gtft corpus show 599322 --json
     """
-    from gtft.corpus.library import read_document
+    from gtft.shelf import read_document
 
     found = _find(ctx, corpus)
     manifest = read_document(found, "manifest.json")
@@ -157,7 +159,7 @@ def health(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
     gtft corpus health 599322 --json
     """
     from gtft.corpus.health import render_health
-    from gtft.corpus.library import read_document
+    from gtft.shelf import read_document
 
     found = _find(ctx, corpus)
     doc = read_document(found, "health.json")

@@ -24,9 +24,10 @@ def _artifacts(ctx: click.Context) -> Path:
 
 
 def _find(ctx: click.Context, prefix: str | None) -> Artifact:
-    from gtft.evals.library import find_eval
+    from gtft.evals.library import KIND
+    from gtft.shelf import find_on_shelf
 
-    return find_eval(_artifacts(ctx), prefix)
+    return find_on_shelf(_artifacts(ctx), KIND, prefix)
 
 
 @click.group(
@@ -63,12 +64,13 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 def _list(ctx: click.Context, as_json: bool) -> None:
-    from gtft.evals.library import list_evals, read_report
+    from gtft.evals.library import KIND
+    from gtft.shelf import list_shelf, read_document
 
-    shelf = list_evals(_artifacts(ctx))
+    shelf = list_shelf(_artifacts(ctx), KIND)
     rows: list[dict[str, Any]] = []
-    for found in shelf.evals:
-        report = read_report(found)
+    for found in shelf.found:
+        report = read_document(found, "report.json")
         suites = {
             name: {"n": s["n"], "base": s["base"]["rate"], "tuned": s["tuned"]["rate"]}
             for name, s in report["suites"].items()
@@ -119,11 +121,12 @@ def show(ctx: click.Context, eval_id: str | None, as_json: bool) -> None:
     gtft eval show 4f2a90 --json     # all figures
     """
     from gtft.artifact import verify_artifact
-    from gtft.evals.library import KIND, read_report
+    from gtft.evals.library import KIND
+    from gtft.shelf import read_document
 
     found = _find(ctx, eval_id)
     verify_artifact(found.path, kind=KIND, expect=found.id)
-    report = read_report(found)
+    report = read_document(found, "report.json")
 
     def render() -> None:
         click.echo(f"eval {short_id(found.id)}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,26 +36,34 @@ class Removed:
 class Overlap:
     """What is left, what was removed, and how close the closest training turn came to each kept item.
 
-    ``rare_phrases``: kept items that share 13 words in a row with fewer than 8 training clusters.
+    ``rare``: kept items that share 13 words in a row with training, where fewer than 8 clusters of the
+    corpus hold those words.
     """
 
     kept: tuple[Item, ...]
     removed: tuple[Removed, ...]
     similarity: Mapping[str, float]
-    rare_phrases: int
+    rare: frozenset[str]
 
-    def figures(self) -> dict[str, Any]:
-        values = sorted(self.similarity.values())
+    def figures(self, scored: Collection[str]) -> dict[str, Any]:
+        """Of the items that are ``scored`` (ids), and how many were removed before."""
+        values = sorted(v for k, v in self.similarity.items() if k in scored)
         return {
             "items_removed": len(self.removed),
             "max_similarity": round(values[-1], 4) if values else 0.0,
             "median_similarity": round(statistics.median(values), 4) if values else 0.0,
-            "items_sharing_a_rare_phrase": self.rare_phrases,
+            "items_sharing_a_rare_phrase": len(self.rare & set(scored)),
         }
 
 
-def remove_overlap(items: Sequence[Item], training: Iterable[Mapping[str, Any]]) -> Overlap:
+def remove_overlap(
+    items: Sequence[Item],
+    training: Iterable[Mapping[str, Any]],
+    heldout: Iterable[Mapping[str, Any]] = (),
+) -> Overlap:
     """Compare every item with every assistant turn of the training examples (lines of train.jsonl).
+    ``heldout`` (lines of heldout.jsonl) only tells how common a phrase is in the whole corpus, as the
+    harvest counts it.
 
     An item goes when its last request and answer equal a turn's after masking numbers and hashes, or share at
     least 0.8 of their word 5-grams.
@@ -90,6 +98,11 @@ def remove_overlap(items: Sequence[Item], training: Iterable[Mapping[str, Any]])
                 closest[k] = max(closest[k], (score, example["id"]))
             for g in _grams(words, PHRASE, short=False) & wanted:
                 clusters.setdefault(g, set()).add(example["cluster"])
+    trained = set(clusters)
+    for example in heldout:
+        for text in _turn_texts(example["messages"]):
+            for g in _grams(_words(text), PHRASE, short=False) & trained:
+                clusters[g].add(example["cluster"])
     for k, (score, example_id) in closest.items():
         if score >= NEAR:
             removed.setdefault(k, Removed(k, example_id, round(score, 4), "a near-copy"))
@@ -99,7 +112,7 @@ def remove_overlap(items: Sequence[Item], training: Iterable[Mapping[str, Any]])
         kept,
         tuple(removed[k] for k in sorted(removed)),
         {i.id: closest[i.id][0] for i in kept},
-        sum(bool(phrases[i.id] & rare) for i in kept),
+        frozenset(i.id for i in kept if phrases[i.id] & rare),
     )
 
 

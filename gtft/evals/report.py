@@ -31,7 +31,7 @@ def make_report(
 ) -> dict[str, Any]:
     """Everything that the verdict, the store and the card say, as one JSON document.
 
-    ``overlap`` counts scored items that training holds; it is 0 because such items are removed first.
+    ``overlap`` counts scored items that training holds; they are removed before, so it must be 0.
     """
     suites = tell_suites(items, outcomes(generations))
     scored = {i.id for i in items}
@@ -42,8 +42,8 @@ def make_report(
         "suites": suites,
         "gates": [asdict(g) for g in gates],
         "gates_met": all(g.met for g in gates),
-        "overlap": 0,
-        "overlap_figures": overlap.figures() | {"items_compared": len(overlap.similarity)},
+        "overlap": len(scored & {r.item for r in overlap.removed}),
+        "overlap_figures": overlap.figures(scored) | {"items_compared": len(overlap.similarity)},
         "removed": [asdict(r) for r in overlap.removed[:_MOST_NAMED]],
         "closest": dict(sorted(shares.items(), key=lambda kv: (-kv[1], kv[0]))[:5]),
         "dropped": dict(dropped),

@@ -121,7 +121,11 @@ def _collect(suites: Sequence[str], corpus: Artifact) -> tuple[list[Item], dict[
 
 
 def _compare(items: Sequence[Item], corpus: Artifact, report: Reporter) -> Overlap:
-    overlap = remove_overlap(items, (doc for _, doc in read_jsonl(corpus.file("train.jsonl"))))
+    sides = (
+        (doc for _, doc in read_jsonl(corpus.file(name)))
+        for name in ("train.jsonl", "heldout.jsonl")
+    )
+    overlap = remove_overlap(items, *sides)
     for r in overlap.removed:
         report.warn("item-in-training", f"{r.item} is not scored: {r.reason} of {r.example}")
     if items and not overlap.kept:

@@ -15,10 +15,11 @@ from gtft.artifact import Artifact, verify_artifact
 from gtft.contract import Job, parse_event
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import list_files
-from gtft.corpus.library import read_document, read_examples
+from gtft.corpus.library import read_examples
 from gtft.corpus.sources import FORMATS
 from gtft.corpus.tally import Tally
 from gtft.recipe.schema import Harvest, Recipe, Source
+from gtft.shelf import read_document
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(

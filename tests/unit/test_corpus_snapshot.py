@@ -13,9 +13,10 @@ import pytest
 from gtft.artifact import Artifact, verify_artifact
 from gtft.corpus.example import Example
 from gtft.corpus.harvest import Settings, Source
-from gtft.corpus.library import find_corpus, list_corpora, read_document, read_examples
+from gtft.corpus.library import read_examples
 from gtft.corpus.snapshot import make_corpus
 from gtft.errors import CorpusTooSmall, InputError, RedactionError, UsageError
+from gtft.shelf import find_on_shelf, list_shelf, read_document
 
 SETTINGS = Settings(
     sources=(
@@ -291,12 +292,12 @@ def test_corpora_are_found_by_the_start_of_their_id(tmp_path: Path) -> None:
     two = harvest(root, tmp_path / "ws", seed=8)
     artifacts = tmp_path / "ws" / "artifacts"
     (artifacts / "corpus-0123456789ab").mkdir()
-    shelf = list_corpora(artifacts)
-    assert {c.id for c in shelf.corpora} == {one.id, two.id}
+    shelf = list_shelf(artifacts, "corpus")
+    assert {c.id for c in shelf.found} == {one.id, two.id}
     assert [name for name, _ in shelf.damaged] == ["corpus-0123456789ab"]
-    assert find_corpus(artifacts, one.id[7:13]).id == one.id
-    assert find_corpus(artifacts, f"corpus-{two.id[7:19]}").id == two.id
-    with pytest.raises(UsageError, match="no corpora start with"):
-        find_corpus(artifacts, "zz")
+    assert find_on_shelf(artifacts, "corpus", one.id[7:13]).id == one.id
+    assert find_on_shelf(artifacts, "corpus", f"corpus-{two.id[7:19]}").id == two.id
+    with pytest.raises(UsageError, match="no ids of kind corpus start with"):
+        find_on_shelf(artifacts, "corpus", "zz")
     with pytest.raises(UsageError, match="no corpus yet"):
-        find_corpus(tmp_path / "empty", None)
+        find_on_shelf(tmp_path / "empty", "corpus", None)
