@@ -265,4 +265,4 @@ def test_the_command_line_shows_it(done: tuple[Path, Artifact], world: World) ->
 
 def test_the_command_line_says_what_is_missing(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["--workspace", str(tmp_path), "eval", "show"])
-    assert "there is no evaluation yet" in str(result.exception)
+    assert "there is no eval yet" in str(result.exception)

@@ -76,7 +76,7 @@ def test_explain_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {r["key"]: r for r in body["keys"]}
     assert rows["train.seed"]["value"] == 9
     assert rows["train.seed"]["from"] == "--set train.seed=9"
-    assert rows["train.lora.r"]["from"] == "effort quick"
+    assert rows["eval.max_items"]["from"] == "effort quick"
     assert rows["train.warmup"]["from"] == "default"
     assert all(r["meaning"] for r in body["keys"])
     only = call_json(capsys, "explain", "mol-gtft-quickstart", "train.lora")
