@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training: the nano base, rows and masks, QLoRA, checkpoints. What a run leaves is an adapter."""

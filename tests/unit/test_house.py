@@ -16,7 +16,6 @@ MAY = {
     "recipe": set(),
     "beads": set(),
     "records": set(),
-    "town": set(),
     "runner": {"beads", "records", "town", "recipe"},
     "models": {"beads", "records", "town", "recipe"},
     "corpus": {"recipe"},
