@@ -63,6 +63,7 @@ def _train(job: Job, recipe: Recipe, corpus: Artifact, report: Reporter) -> Arti
         workdir=_make(job.workdir),
         watch=report,
         clock=time.monotonic,
+        keep_threads="OMP_NUM_THREADS" in os.environ,
     )
     report.metric(trained.steps, "train_seconds", time.monotonic() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -76,8 +76,10 @@ def test_explain_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {r["key"]: r for r in body["keys"]}
     assert rows["train.seed"]["value"] == 9
     assert rows["train.seed"]["from"] == "--set train.seed=9"
-    assert rows["eval.max_items"]["from"] == "effort quick"
+    assert "formula" in rows["train.lora.r"]["from"]
     assert rows["train.warmup"]["from"] == "default"
+    other = call_json(capsys, "explain", "mol-gtft-finetune", "--var", "transcripts=x")
+    assert {r["from"] for r in other["keys"] if r["key"] == "effort"} != {"default"}
     assert all(r["meaning"] for r in body["keys"])
     only = call_json(capsys, "explain", "mol-gtft-quickstart", "train.lora")
     assert {r["key"].rsplit(".", 1)[0] for r in only["keys"]} == {"train.lora"}
