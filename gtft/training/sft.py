@@ -71,6 +71,7 @@ def train_adapter(
     StopRequested once a checkpoint is saved after a request to stop.
     """
     import torch
+    from safetensors import SafetensorError
 
     fingerprint = Fingerprint(recipe_hash, corpus, base.id)
     libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -84,13 +85,15 @@ def train_adapter(
     except (OSError, RuntimeError, MemoryError, ValueError) as e:
         discard_unfinished(workdir)
         raise _translate(e, workdir, torch.OutOfMemoryError) from e
-    except Exception as e:
-        # safetensors raises a class of its own, derived from Exception alone.
+    except SafetensorError as e:
         discard_unfinished(workdir)
-        translated = None if isinstance(e, GtftError) else translate_save_error(e, workdir)
+        translated = translate_save_error(e, workdir)
         if translated is None:
             raise
         raise translated from e
+    except (GtftError, StopRequested):
+        discard_unfinished(workdir)
+        raise
     finally:
         torch.set_num_threads(threads)
 
