@@ -131,6 +131,9 @@ def finish_unfinished(
         if row is open_rows[-1]:
             closing = f"run {run.id} {reason} by {actor}: {text}"
             messages.append(tell_ledger("close", run.epic_bead or "", reason=closing))
+            if reason == "rejected":
+                body = f"{actor}: {text}\nNext: gtft runs show {run.id}"
+                messages.append(_tell(run, "GTFT_FAILED", "rejected eval", body))
         change = Change(row.state, "done", reason, actor, text, tuple(messages))
         ended.append(ws.store.change(run.id, row.stage, change, token=row.token, reviewer=actor))
     deliver(ws)
