@@ -44,10 +44,10 @@ path = "beads"
 
 [gtft.train]
 learning_rate = 1e-2
-max_steps = 8
+max_steps = 40
 accumulation = 2
 max_length = 256
-checkpoint_steps = 2
+checkpoint_steps = 8
 lora = { r = 4, alpha = 8 }
 
 [gtft.eval]

@@ -25,7 +25,7 @@ from gtft.errors import EvidenceError, GtftError, WorkerFailed, find_kind
 from gtft.records.rows import Run, StageRow
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import check_evidence
-from gtft.runner.lease import Claim, claim_next, lease_end
+from gtft.runner.lease import Claim, claim_next, lease_end, may_take_over
 from gtft.runner.moves import (
     accept,
     finish_unfinished,
@@ -75,11 +75,10 @@ def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: L
     if not ours:
         return Outcome("lost", ws.store.find_stage(row.run_id, row.stage))
     if isinstance(last, Produced):
-        return _settle(ws, claim, job, last)
-    if asked == "cancel":
-        order = next(e for e in reversed(ws.store.list_events(run.id)) if e.kind == "asked:cancel")
-        finish_unfinished(ws, run, "cancelled", order.actor, order.text)
-        return Outcome("cancelled", ws.store.find_stage(row.run_id, row.stage))
+        outcome = _settle(ws, claim, job, last)
+        return finish_cancelled(ws, run.id, row.stage) or outcome
+    if asked == "cancel" and (ended := finish_cancelled(ws, run.id, row.stage)):
+        return ended
     if isinstance(last, Paused):
         return Outcome("paused", hold(ws, claim, "paused", last.text))
     if isinstance(last, Failed):
@@ -202,11 +201,26 @@ def review_by_machine(ws: Workspace, row: StageRow) -> Outcome:
     return Outcome("done", accept(ws, row, "gtft", "evidence re-hashed by the machine"))
 
 
+def finish_cancelled(ws: Workspace, run_id: str, stage: str) -> Outcome | None:
+    """Close what is open of a run whose operator asked to cancel it; None when nobody did."""
+    run = ws.store.find_run(run_id)
+    assert run is not None
+    if run.desired != "cancel":
+        return None
+    order = next(e for e in reversed(ws.store.list_events(run.id)) if e.kind == "asked:cancel")
+    finish_unfinished(ws, run, "cancelled", order.actor, order.text)
+    return Outcome("cancelled", ws.store.find_stage(run.id, stage))
+
+
 def catch_up(ws: Workspace) -> None:
-    """Finish what a runner that died left between two steps: beads, machine reviews, messages."""
+    """Finish what a runner that died left between two steps: beads, cancels, machine reviews, messages."""
     for run in ws.store.list_runs():
         if run.epic_bead is None:
             finish_dispatch(ws, run)
+        if run.desired == "cancel" and not any(
+            s.state == "active" and not may_take_over(ws, s) for s in ws.store.list_stages(run.id)
+        ):
+            finish_cancelled(ws, run.id, STAGES[0])
     for row in ws.store.list_stages(state="review"):
         if row.stage != "eval":
             review_by_machine(ws, row)

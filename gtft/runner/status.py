@@ -89,6 +89,8 @@ def _judge(ws: Workspace, run: Run, rows: list[StageRow]) -> tuple[str, str, str
         if may_take_over(ws, now):
             return f"active ({now.stage}, runner gone)", "a worker", f"gtft run {run.id}"
         return f"active ({now.stage})", "nobody", f"gtft runs show {run.id}"
+    if run.desired == "pause":
+        return "ready (paused)", "the operator", f"gtft runs resume {run.id}"
     if now.reason:
         return f"ready ({now.reason})", "the operator", f"gtft runs resume {run.id}"
     return f"ready ({now.stage})", "a worker", f"gtft run {run.id}"

@@ -11,6 +11,7 @@ from gtft.recipe.schema import Recipe, Review
 from gtft.records.rows import ArtifactRow, Change, Run, StageRow
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import KINDS
+from gtft.runner.execution import catch_up
 from gtft.runner.lease import claim_next
 from gtft.runner.review import approve, find_waiting, reject
 from gtft.runner.status import view_run
@@ -97,3 +98,24 @@ def test_evidence_that_changed_cannot_be_approved(ws: Workspace) -> None:
     with pytest.raises(EvidenceError, match="has changed"):
         approve(ws, row, "gizmo/witness", "")
     assert find_waiting(ws, "run-1").state == "review"
+
+
+def test_a_cancel_that_comes_too_late_for_a_stage_still_ends_the_run(ws: Workspace) -> None:
+    """The worker finished before it could be asked to stop: what it made stays, nothing else starts."""
+    make_waiting(ws)
+    ws.store.set_desired("run-1", "cancel", "overseer/ann", "wrong rig")
+    catch_up(ws)
+    rows = {s.stage: (s.state, s.reason) for s in ws.store.list_stages("run-1")}
+    assert rows["train"] == ("done", None)
+    assert rows["eval"] == rows["card"] == ("done", "cancelled")
+    assert ws.store.list_claimable() == []
+
+
+def test_a_paused_run_says_so_between_two_stages(ws: Workspace) -> None:
+    approve(ws, make_waiting(ws), "gizmo/witness", "")
+    ws.store.set_desired("run-1", "pause", "overseer/ann")
+    run = ws.store.find_run("run-1")
+    assert run is not None
+    view = view_run(ws, run)
+    assert (view.state, view.waits_for) == ("ready (paused)", "the operator")
+    assert view.next == "gtft runs resume run-1"
