@@ -98,11 +98,19 @@ class _Bars:
                 eta=_describe_eta(event),
             )
         else:
+            if isinstance(event, Produced):
+                self._complete(row.stage)
             text = describe(event)
             if text:
                 self._progress.console.print(
                     f"{row.stage:<8} {text}", markup=False, highlight=False
                 )
+
+    def _complete(self, stage: str) -> None:
+        """What a finished stage showed last is whole."""
+        for task in self._progress.tasks:
+            if task.fields["stage"] == stage:
+                self._progress.update(task.id, completed=task.total or task.completed, eta="")
 
 
 def describe_progress(event: Progress) -> str:
