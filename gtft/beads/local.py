@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gtft.beads.ledger import FAILED_LABEL, REVIEW_LABEL, Bead, NewBead
-from gtft.errors import ConflictError, InputError
+from gtft.errors import ConflictError, DiskFull, InputError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS beads (
@@ -226,16 +226,20 @@ class LocalLedger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        c: sqlite3.Connection | None = None
         try:
             c = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        except sqlite3.OperationalError as e:
-            raise InputError(f"the ledger {self._path} cannot be opened", why=str(e)) from e
-        try:
             c.execute("PRAGMA journal_mode = WAL")
             c.execute("PRAGMA synchronous = FULL")
             c.execute("BEGIN IMMEDIATE")
             yield c
             c.execute("COMMIT")
+        except sqlite3.DatabaseError as e:
+            kind = DiskFull if "disk is full" in str(e) else InputError
+            raise kind(
+                f"the ledger {self._path} cannot be used", why=str(e), fix="gtft doctor"
+            ) from e
         finally:
             # Closing without COMMIT rolls back.
-            c.close()
+            if c is not None:
+                c.close()

@@ -10,7 +10,7 @@ import json
 import time
 from typing import Any
 
-from gtft.errors import GtftError
+from gtft.errors import GtftError, InternalError
 from gtft.records.rows import Message, OutboxRow
 from gtft.runner.identity import make_token
 from gtft.runner.workspace import Workspace
@@ -58,6 +58,9 @@ def _deliver_one(ws: Workspace, row: OutboxRow) -> None:
             ws.ledger.release(p["bead"], failed=p["failed"])
         case "note":
             ws.ledger.note(p["bead"], p["text"])
+        case op:
+            # Never marked as delivered: it stays, and doctor shows it.
+            raise InternalError(f"the outbox holds {op!r}, which no ledger does", fix="gtft doctor")
 
 
 def _write_notice(ws: Workspace, row: OutboxRow) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gtft.beads.ledger import FAILED_LABEL, LABEL, REVIEW_LABEL, Ledger, NewBead, map_state
 from gtft.beads.local import LocalLedger
-from gtft.errors import ConflictError
+from gtft.errors import ConflictError, InputError
 
 MakeLedger = Callable[[Path], Ledger]
 
@@ -131,3 +131,9 @@ def test_a_bead_that_is_not_there_is_said(ledger: Ledger) -> None:
     ):
         with pytest.raises(ConflictError, match="tt-999"):
             call()
+
+
+def test_a_damaged_embedded_ledger_is_told(tmp_path: Path) -> None:
+    (tmp_path / "beads.db").write_bytes(b"this is no database " * 500)
+    with pytest.raises(InputError, match="cannot be used"):
+        make_local(tmp_path)

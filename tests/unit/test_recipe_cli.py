@@ -78,8 +78,9 @@ def test_explain_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["train.seed"]["from"] == "--set train.seed=9"
     assert "formula" in rows["train.lora.r"]["from"]
     assert rows["train.warmup"]["from"] == "default"
-    other = call_json(capsys, "explain", "mol-gtft-finetune", "--var", "transcripts=x")
-    assert {r["from"] for r in other["keys"] if r["key"] == "effort"} != {"default"}
+    given = ("--var", "transcripts=x", "--var", "effort=quick")
+    dialled = call_json(capsys, "explain", "mol-gtft-finetune", *given)
+    assert {r["key"]: r for r in dialled["keys"]}["train.lora.r"]["from"] == "effort quick"
     assert all(r["meaning"] for r in body["keys"])
     only = call_json(capsys, "explain", "mol-gtft-quickstart", "train.lora")
     assert {r["key"].rsplit(".", 1)[0] for r in only["keys"]} == {"train.lora"}

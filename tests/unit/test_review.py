@@ -13,6 +13,7 @@ from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import KINDS
 from gtft.runner.execution import catch_up
 from gtft.runner.lease import claim_next
+from gtft.runner.outbox import deliver, tell_ledger
 from gtft.runner.review import approve, find_waiting, reject
 from gtft.runner.status import view_run
 from gtft.runner.workspace import Workspace
@@ -119,3 +120,13 @@ def test_a_paused_run_says_so_between_two_stages(ws: Workspace) -> None:
     view = view_run(ws, run)
     assert (view.state, view.waits_for) == ("ready (paused)", "the operator")
     assert view.next == "gtft runs resume run-1"
+
+
+def test_a_message_that_nobody_understands_is_kept_not_dropped(ws: Workspace) -> None:
+    row = make_waiting(ws)
+    odd = Change(
+        "review", "ready", "failed", "gtft", "", (tell_ledger("dance", row.bead_id or ""),)
+    )
+    ws.store.change("run-1", "eval", odd)
+    assert [m.payload["op"] for m in deliver(ws)] == ["dance"]
+    assert "dance" in ws.store.list_messages(pending=True)[0].last_error
