@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(CURDIR)/.gtft-demo
 
-.PHONY: help demo test lint format install clean
+.PHONY: help demo test lint format install tools clean
 
 help:
 	@echo "make demo     a whole run on the sample town, up to a reviewed model card"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make format   ruff format"
 	@echo "make install  the environment that the others use (.venv)"
+	@echo "make tools    real dolt, bd and gt for the tests of a town (.tools; needs Go)"
 	@echo "make clean    remove .venv and the demo's workspace"
 
 install: $(VENV)/.installed
@@ -37,6 +38,9 @@ lint: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tools:
+	scripts/town-tools
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gtft.runner.workspace import Workspace, open_workspace
+from town_case import DoltServer, make_server, need_tools
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -22,3 +23,12 @@ def ws(tmp_path: Path) -> Workspace:
 def clock() -> Iterator[list[float]]:
     """A clock that a test moves by hand: ``clock[0]`` is now, seconds."""
     yield [1_800_000_000.0]
+
+
+@pytest.fixture(scope="session")
+def dolt_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoltServer]:
+    """A real Dolt server for the whole session; tests make databases of their own in it."""
+    need_tools("dolt")
+    server = make_server(tmp_path_factory.mktemp("dolt"))
+    yield server
+    server.stop()
