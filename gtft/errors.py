@@ -15,6 +15,7 @@
     ├── WorkerFailed       13   a worker ended without an artifact
     ├── TrainingError      14   training cannot go on (all-masked rows, NaN, damaged checkpoint)
     ├── MissingExtra       15   an optional part of the install is needed
+    ├── TownError          16   bd, gt or Dolt is absent, away, or not one that gtft can use
     └── InternalError      70   a bug in gtft
 
 A worker that stopped on request with a checkpoint exits with 75 (``PAUSED_EXIT``).
@@ -164,6 +165,11 @@ class MissingExtra(GtftError):
     exit_code = 15
 
 
+class TownError(GtftError):
+    kind = "town"
+    exit_code = 16
+
+
 class InternalError(GtftError):
     kind = "internal"
     exit_code = 70
@@ -184,6 +190,7 @@ KINDS: tuple[type[GtftError], ...] = (
     WorkerFailed,
     TrainingError,
     MissingExtra,
+    TownError,
     InternalError,
 )
 

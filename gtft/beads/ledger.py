@@ -7,6 +7,7 @@ own (``open``, ``in_progress``, ``blocked``, ``hooked``, ``closed``); `map_state
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +23,8 @@ KEEP_LABEL = "gt:keep"
 @dataclass(frozen=True)
 class NewBead:
     """A bead to create. ``key`` names it within one `Ledger.create_graph` call; ``{id}`` in the
-    description stands for the id that the ledger gives it; ``parent`` and ``needs`` are keys or ids."""
+    description stands for the id that the ledger gives it; ``parent`` and ``needs`` are keys or ids.
+    An ``assignee`` is set while the bead stays open: it waits for that one alone."""
 
     key: str
     title: str
@@ -34,6 +36,7 @@ class NewBead:
     acceptance: str = ""
     parent: str | None = None
     needs: tuple[str, ...] = ()
+    assignee: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,31 +56,43 @@ class Bead:
     parent: str | None
     close_reason: str | None
     notes: tuple[str, ...] = ()
+    acceptance: str = ""
 
 
 class Ledger(Protocol):
-    """Every call raises ConflictError when the bead is not there or does not allow it."""
+    """Every call raises ConflictError when the bead is not there or does not allow it, and TownError
+    when the town cannot be reached. Every writing call may be repeated: what is already so stays so.
 
-    def create_graph(self, beads: tuple[NewBead, ...]) -> dict[str, str]:
-        """Create all beads with their dependencies, or none. Returns key → id."""
+    ``actor`` is who does it; ``bd`` keeps it in the bead's history, the embedded ledger keeps none.
+    """
+
+    def create_graph(self, beads: tuple[NewBead, ...], *, actor: str) -> dict[str, str]:
+        """Create all beads with their dependencies, or none. Returns key → id.
+
+        The same beads again (a repeat after a crash) give the ids that are there already.
+        """
         ...
 
     def show(self, bead_id: str) -> Bead: ...
 
+    def look(self, bead_ids: Iterable[str]) -> dict[str, Bead]:
+        """Those of these beads that exist, by id."""
+        ...
+
     def find(self, *, label: str, metadata: dict[str, str] | None = None) -> list[Bead]:
-        """All beads with the label (closed ones too) whose metadata has these values."""
+        """All beads with the label (closed ones too) whose metadata has these values, oldest first."""
         ...
 
     def list_ready(self, *, label: str) -> list[Bead]:
-        """Open, unassigned beads with no open blocker, oldest first within a priority."""
+        """Open, unassigned beads with no open blocker, oldest first within a priority; no epics."""
         ...
 
     def claim(self, bead_id: str, actor: str) -> bool:
         """Take an open bead: status in_progress, assignee = actor. False when somebody else has it.
-        A claim by its holder succeeds again."""
+        A claim by its holder succeeds again; a bead hooked to the actor is taken too."""
         ...
 
-    def release(self, bead_id: str, *, failed: bool) -> None:
+    def release(self, bead_id: str, *, failed: bool, actor: str) -> None:
         """Back to open and unassigned; the review label goes, the failed label follows ``failed``."""
         ...
 
@@ -85,15 +100,29 @@ class Ledger(Protocol):
         """Give a bead in progress to another actor (the lease of its holder lapsed)."""
         ...
 
-    def submit(self, bead_id: str, note: str) -> None:
+    def submit(self, bead_id: str, note: str, *, actor: str) -> None:
         """Add the review label and a note with the evidence; the bead stays in progress."""
         ...
 
-    def close(self, bead_id: str, reason: str) -> None:
-        """Close with a reason; closing a closed bead changes nothing."""
+    def close(self, bead_id: str, reason: str, *, actor: str) -> None:
+        """Close with a reason (`gtft.beads.rules.word_reason`); a closed bead keeps its own."""
         ...
 
-    def note(self, bead_id: str, text: str) -> None: ...
+    def reopen(self, bead_id: str, reason: str, *, actor: str) -> None:
+        """A closed bead is open and unassigned again, the reason is a note; others stay as they are."""
+        ...
+
+    def block(self, bead_id: str, reason: str, *, actor: str) -> None:
+        """Status blocked, the reason is a note: not ready and not to be claimed until released."""
+        ...
+
+    def need(self, bead_id: str, blocker: str, *, actor: str) -> None:
+        """``bead_id`` is not ready before ``blocker`` is closed."""
+        ...
+
+    def note(self, bead_id: str, text: str, *, actor: str) -> None:
+        """Add a note; one with the same text is kept once."""
+        ...
 
 
 def map_state(bead: Bead) -> State:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gtft.beads import rules
 from gtft.beads.ledger import FAILED_LABEL, REVIEW_LABEL, Bead, NewBead
 from gtft.errors import ConflictError, DiskFull, InputError
 
@@ -39,6 +40,9 @@ CREATE TABLE IF NOT EXISTS notes (
   number INTEGER PRIMARY KEY, bead TEXT NOT NULL, text TEXT NOT NULL, created_us INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS notes_by_bead ON notes (bead);
+CREATE TABLE IF NOT EXISTS graphs (
+  digest TEXT NOT NULL, key TEXT NOT NULL, bead TEXT NOT NULL, PRIMARY KEY (digest, key)
+);
 """
 
 
@@ -53,17 +57,26 @@ class LocalLedger:
             for statement in _SCHEMA.split(";"):
                 c.execute(statement)
 
-    def create_graph(self, beads: tuple[NewBead, ...]) -> dict[str, str]:
-        ids: dict[str, str] = {}
+    def create_graph(self, beads: tuple[NewBead, ...], *, actor: str) -> dict[str, str]:
+        rules.check_actor(actor)
+        beads = rules.tidy_graph(beads)
+        digest = rules.digest_graph(beads)
+        keys = {b.key for b in beads}
         stamp = self._stamp()
         with self._transaction() as c:
+            made = c.execute("SELECT key, bead FROM graphs WHERE digest = ?", (digest,)).fetchall()
+            if made:
+                return dict(made)
+            outside = {x for b in beads for x in (*b.needs, b.parent) if x is not None} - keys
+            known = {i: self._read(c, i).type for i in outside}
+            rules.check_links(beads, known)
+            ids: dict[str, str] = {}
             for b in beads:
-                if not b.title.strip():
-                    raise ConflictError(f"bead {b.key} has no title", fix="give it one")
                 ids[b.key] = bead_id = self._new_id(c, ids.get(b.parent or "", b.parent))
                 c.execute(
                     "INSERT INTO beads (id, parent, title, description, type, status, priority,"
-                    " acceptance, metadata, created_us, updated_us) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    " assignee, acceptance, metadata, created_us, updated_us)"
+                    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                     (
                         bead_id,
                         ids.get(b.parent or "", b.parent),
@@ -72,20 +85,32 @@ class LocalLedger:
                         b.type,
                         "open",
                         b.priority,
+                        b.assignee or None,
                         b.acceptance,
                         json.dumps(b.metadata, sort_keys=True),
                         stamp,
                         stamp,
                     ),
                 )
+                c.execute("INSERT INTO graphs VALUES (?,?,?)", (digest, b.key, bead_id))
                 c.executemany("INSERT INTO labels VALUES (?,?)", [(bead_id, x) for x in b.labels])
-                for need in b.needs:
-                    c.execute("INSERT INTO needs VALUES (?,?)", (bead_id, ids.get(need, need)))
+            for b in beads:
+                links = [(ids[b.key], ids.get(x, x)) for x in b.needs]
+                c.executemany("INSERT OR IGNORE INTO needs VALUES (?,?)", links)
         return ids
 
     def show(self, bead_id: str) -> Bead:
         with self._transaction() as c:
             return self._read(c, bead_id)
+
+    def look(self, bead_ids: Iterable[str]) -> dict[str, Bead]:
+        with self._transaction() as c:
+            there = {
+                i: c.execute("SELECT 1 FROM beads WHERE id = ?", (i,)).fetchone()
+                for i in bead_ids
+                if rules.is_id(i)
+            }
+            return {i: self._read(c, i) for i, row in there.items() if row is not None}
 
     def find(self, *, label: str, metadata: dict[str, str] | None = None) -> list[Bead]:
         with self._transaction() as c:
@@ -111,36 +136,38 @@ class LocalLedger:
             return [self._read(c, r[0]) for r in rows]
 
     def claim(self, bead_id: str, actor: str) -> bool:
-        with self._transaction() as c:
-            self._read(c, bead_id)
-            done = c.execute(
-                "UPDATE beads SET status = 'in_progress', assignee = ?, updated_us = ? WHERE id = ?"
-                " AND ((status = 'open' AND (assignee IS NULL OR assignee = ?))"
-                "   OR (status = 'in_progress' AND assignee = ?))",
-                (actor, self._stamp(), bead_id, actor, actor),
-            )
-            return done.rowcount == 1
-
-    def release(self, bead_id: str, *, failed: bool) -> None:
+        rules.check_actor(actor)
         with self._transaction() as c:
             bead = self._read(c, bead_id)
-            if bead.status == "closed":
-                raise ConflictError(f"{bead_id} is closed", fix="gtft status")
+            if bead.status == "in_progress":
+                return bead.assignee == actor
+            if bead.status not in ("open", "hooked"):
+                raise ConflictError(f"{bead_id} is {bead.status}, not open", fix="gtft status")
+            if bead.assignee != actor and (bead.assignee or bead.status == "hooked"):
+                return False
+            self._set(c, bead_id, "status = 'in_progress', assignee = ?", actor)
+            return True
+
+    def release(self, bead_id: str, *, failed: bool, actor: str) -> None:
+        rules.check_actor(actor)
+        with self._transaction() as c:
+            self._read_open(c, bead_id)
             self._set(c, bead_id, "status = 'open', assignee = NULL")
             self._unlabel(c, bead_id, REVIEW_LABEL)
             if failed:
-                c.execute("INSERT OR IGNORE INTO labels VALUES (?,?)", (bead_id, FAILED_LABEL))
+                self._label(c, bead_id, FAILED_LABEL)
             else:
                 self._unlabel(c, bead_id, FAILED_LABEL)
 
     def hand_over(self, bead_id: str, actor: str) -> None:
+        rules.check_actor(actor)
         with self._transaction() as c:
-            bead = self._read(c, bead_id)
-            if bead.status == "closed":
-                raise ConflictError(f"{bead_id} is closed", fix="gtft status")
+            self._read_open(c, bead_id)
             self._set(c, bead_id, "status = 'in_progress', assignee = ?", actor)
 
-    def submit(self, bead_id: str, note: str) -> None:
+    def submit(self, bead_id: str, note: str, *, actor: str) -> None:
+        rules.check_actor(actor)
+        text = rules.check_note(note)
         with self._transaction() as c:
             bead = self._read(c, bead_id)
             if bead.status != "in_progress":
@@ -148,27 +175,70 @@ class LocalLedger:
                     f"{bead_id} is {bead.status}, not in_progress", fix="gtft status"
                 )
             self._unlabel(c, bead_id, FAILED_LABEL)
-            c.execute("INSERT OR IGNORE INTO labels VALUES (?,?)", (bead_id, REVIEW_LABEL))
-            self._add_note(c, bead, note)
+            self._label(c, bead_id, REVIEW_LABEL)
+            self._add_note(c, bead, text)
 
-    def close(self, bead_id: str, reason: str) -> None:
+    def close(self, bead_id: str, reason: str, *, actor: str) -> None:
+        rules.check_actor(actor)
+        with self._transaction() as c:
+            bead = self._read(c, bead_id)
+            if bead.status != "closed":
+                self._check_free(c, bead)
+                worded = rules.word_reason(reason)
+                self._set(c, bead_id, "status = 'closed', close_reason = ?", worded)
+            self._unlabel(c, bead_id, REVIEW_LABEL)
+
+    def reopen(self, bead_id: str, reason: str, *, actor: str) -> None:
+        rules.check_actor(actor)
+        text = rules.check_note(reason)
         with self._transaction() as c:
             bead = self._read(c, bead_id)
             if bead.status == "closed":
-                return
-            open_child = c.execute(
-                "SELECT id FROM beads WHERE parent = ? AND status != 'closed'", (bead_id,)
-            ).fetchone()
-            if open_child is not None:
-                raise ConflictError(
-                    f"{bead_id} cannot close", why=f"its child {open_child[0]} is open"
-                )
-            self._set(c, bead_id, "status = 'closed', close_reason = ?", reason)
-            self._unlabel(c, bead_id, REVIEW_LABEL)
+                self._set(c, bead_id, "status = 'open', assignee = NULL, close_reason = NULL")
+                self._add_note(c, bead, text)
 
-    def note(self, bead_id: str, text: str) -> None:
+    def block(self, bead_id: str, reason: str, *, actor: str) -> None:
+        rules.check_actor(actor)
+        text = rules.check_note(reason)
         with self._transaction() as c:
-            self._add_note(c, self._read(c, bead_id), text)
+            bead = self._read_open(c, bead_id)
+            self._set(c, bead_id, "status = 'blocked'")
+            self._add_note(c, bead, text)
+
+    def need(self, bead_id: str, blocker: str, *, actor: str) -> None:
+        rules.check_actor(actor)
+        with self._transaction() as c:
+            bead, other = self._read(c, bead_id), self._read(c, blocker)
+            if blocker in bead.needs:
+                return
+            rules.check_need(bead.id, bead.type, other.id, other.type)
+            waits: dict[str, tuple[str, ...]] = {}
+            for one, on in c.execute("SELECT bead, blocker FROM needs").fetchall():
+                waits[one] = (*waits.get(one, ()), on)
+            if rules.reaches(waits, (other.id,), bead.id):
+                raise rules.circle(bead.id)
+            c.execute("INSERT INTO needs VALUES (?,?)", (bead_id, blocker))
+
+    def note(self, bead_id: str, text: str, *, actor: str) -> None:
+        rules.check_actor(actor)
+        tidy = rules.check_note(text)
+        with self._transaction() as c:
+            self._add_note(c, self._read(c, bead_id), tidy)
+
+    def _check_free(self, c: sqlite3.Connection, bead: Bead) -> None:
+        """Raises ConflictError when something open keeps the bead from closing."""
+        child = c.execute(
+            "SELECT id FROM beads WHERE parent = ? AND status != 'closed'", (bead.id,)
+        ).fetchone()
+        if child is not None:
+            raise ConflictError(f"{bead.id} cannot close", why=f"its child {child[0]} is open")
+        blocker = c.execute(
+            "SELECT x.id FROM needs n JOIN beads x ON x.id = n.blocker"
+            " WHERE n.bead = ? AND x.status != 'closed'",
+            (bead.id,),
+        ).fetchone()
+        if blocker is not None:
+            raise ConflictError(f"{bead.id} cannot close", why=f"it needs {blocker[0]}: open")
 
     def _add_note(self, c: sqlite3.Connection, bead: Bead, text: str) -> None:
         # The outbox may deliver twice after a crash; the same note is kept once.
@@ -185,14 +255,20 @@ class LocalLedger:
         number = c.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM beads").fetchone()[0]
         return f"{self._prefix}-{number}"
 
+    def _read_open(self, c: sqlite3.Connection, bead_id: str) -> Bead:
+        bead = self._read(c, bead_id)
+        if bead.status == "closed":
+            raise ConflictError(f"{bead_id} is closed", fix="gtft status")
+        return bead
+
     def _read(self, c: sqlite3.Connection, bead_id: str) -> Bead:
         row = c.execute(
             "SELECT id, title, description, type, status, priority, assignee, metadata, parent,"
-            " close_reason FROM beads WHERE id = ?",
-            (bead_id,),
+            " close_reason, acceptance FROM beads WHERE id = ?",
+            (rules.check_id(bead_id),),
         ).fetchone()
         if row is None:
-            raise ConflictError(f"there is no bead {bead_id}", fix="gtft runs list")
+            raise rules.missing(bead_id)
 
         def column(sql: str) -> tuple[str, ...]:
             return tuple(r[0] for r in c.execute(sql, (bead_id,)).fetchall())
@@ -211,11 +287,16 @@ class LocalLedger:
             parent=row[8],
             close_reason=row[9],
             notes=column("SELECT text FROM notes WHERE bead = ? ORDER BY number"),
+            acceptance=row[10],
         )
 
     def _set(self, c: sqlite3.Connection, bead_id: str, what: str, *values: str) -> None:
         sql = f"UPDATE beads SET {what}, updated_us = ? WHERE id = ?"  # noqa: S608 - constants only
         c.execute(sql, (*values, self._stamp(), bead_id))
+
+    @staticmethod
+    def _label(c: sqlite3.Connection, bead_id: str, label: str) -> None:
+        c.execute("INSERT OR IGNORE INTO labels VALUES (?,?)", (bead_id, label))
 
     @staticmethod
     def _unlabel(c: sqlite3.Connection, bead_id: str, label: str) -> None:
