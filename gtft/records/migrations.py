@@ -1,4 +1,7 @@
-"""Schema changes: numbered functions, applied in order, each recorded in ``gtft_schema``."""
+"""Schema changes: numbered functions, applied in order under a lock, each recorded in ``gtft_schema``.
+
+Dolt commits at each DDL statement, so that a function may be run again after a crash: it looks first.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from gtft.errors import InputError
+from gtft.errors import InputError, TownError
 from gtft.records import tables
+from gtft.records.unit import Unit
+
+LOCK_SECONDS = 20
 
 
 def _create_first_tables(c: sa.Connection) -> None:
@@ -23,23 +29,64 @@ def _create_first_tables(c: sa.Connection) -> None:
         table.create(c, checkfirst=True)
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_create_first_tables,)
+def _guard_against_merges(c: sa.Connection) -> None:
+    """What Dolt needs to know: which unit wrote an event, and that a model's versions differ."""
+    column = tables.events.c.unit
+    known = {x["name"] for x in sa.inspect(c).get_columns(tables.events.name)}
+    if column.name not in known:
+        kind = column.type.compile(c.dialect)
+        c.exec_driver_sql(f"ALTER TABLE {tables.events.name} ADD COLUMN {column.name} {kind}")
+    for index in tables.models.indexes:
+        index.create(c, checkfirst=True)
 
 
-def migrate(c: sa.Connection, now_us: int) -> int:
-    """Bring the schema up to date inside the caller's (exclusive) transaction; returns its version.
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
+    _create_first_tables,
+    _guard_against_merges,
+)
+
+
+def find_version(u: Unit) -> int | None:
+    """The schema version when nothing is to be done; None when `migrate` must be called.
 
     Raises InputError when the store was written by a newer gtft.
     """
-    tables.schema.create(c, checkfirst=True)
-    at = c.execute(sa.select(sa.func.max(tables.schema.c.version))).scalar() or 0
+    if not sa.inspect(u.c).has_table(tables.schema.name):
+        return None
+    at = _read_version(u.c)
     if at > len(MIGRATIONS):
         raise InputError(
             f"the store has schema {at}, this gtft knows {len(MIGRATIONS)}",
             why="a newer gtft wrote it",
             fix="upgrade gtft, or use another --workspace",
         )
-    for version in range(at + 1, len(MIGRATIONS) + 1):
-        MIGRATIONS[version - 1](c)
-        c.execute(sa.insert(tables.schema).values(version=version, applied_us=now_us))
+    return at if at == len(MIGRATIONS) else None
+
+
+def migrate(u: Unit, now_us: int) -> int:
+    """Bring the schema up to date, one process at a time; returns its version."""
+    if u.c.dialect.name == "mysql":
+        _lock(u.c)
+    tables.schema.create(u.c, checkfirst=True)
+    for version in range(_read_version(u.c) + 1, len(MIGRATIONS) + 1):
+        MIGRATIONS[version - 1](u.c)
+        u.c.execute(sa.insert(tables.schema).values(version=version, applied_us=now_us))
+    u.note(f"gtft: schema {len(MIGRATIONS)}", "gtft")
     return len(MIGRATIONS)
+
+
+def _lock(c: sa.Connection) -> None:
+    """Held until the connection is closed. (SQLite's BEGIN IMMEDIATE is a lock already.)"""
+    query = "SELECT GET_LOCK(CONCAT('gtft:', DATABASE()), %s)"
+    if c.exec_driver_sql(query, (LOCK_SECONDS,)).scalar() != 1:
+        raise TownError(
+            "the tables of the store cannot be made now",
+            why=f"another gtft has been making them for {LOCK_SECONDS} s",
+            fix="run the command again",
+        )
+    # What the other made is seen only by a transaction that begins now.
+    c.exec_driver_sql("COMMIT")
+
+
+def _read_version(c: sa.Connection) -> int:
+    return c.execute(sa.select(sa.func.max(tables.schema.c.version))).scalar() or 0

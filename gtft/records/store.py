@@ -1,23 +1,23 @@
 """`Store`: the only speaker of SQL for the tables ``gtft_*``.
 
-Every public method is one transaction. A change of state writes the row, its event and its outbox entries
-together, so that nothing is announced that did not happen and nothing happens unannounced.
+Every public method is one transaction (`as_unit`), re-run whole where the engine asks for it. A change of
+state writes the row, its event and its outbox entries together, so that nothing is announced that did not
+happen and nothing happens unannounced; on Dolt it is then one version commit.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from gtft.errors import ConflictError, DiskFull, InputError
+from gtft.errors import ConflictError
 from gtft.records import tables as t
-from gtft.records.migrations import migrate
+from gtft.records.migrations import find_version, migrate
 from gtft.records.rows import (
     ArtifactRow,
     Change,
@@ -28,6 +28,7 @@ from gtft.records.rows import (
     Run,
     StageRow,
 )
+from gtft.records.unit import PATIENCE_SECONDS, Unit, Units, as_unit
 
 
 def open_sqlite(path: Path) -> sa.Engine:
@@ -53,127 +54,156 @@ def open_sqlite(path: Path) -> sa.Engine:
 
 
 class Store:
-    """gtft's records over one engine. ``now`` gives seconds since the epoch."""
+    """gtft's records over one engine. ``now`` gives seconds since the epoch; ``patience``: seconds that
+    a Dolt server that is away is waited for before TownError."""
 
-    def __init__(self, engine: sa.Engine, now: Callable[[], float]) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: sa.Engine, now: Callable[[], float], patience: float = PATIENCE_SECONDS
+    ) -> None:
+        self.units = Units(engine, patience)
         self._now = now
 
     @property
     def url(self) -> str:
-        return self._engine.url.render_as_string(hide_password=False)
+        """Where the store is, without a password."""
+        u = self.units.engine.url
+        bare = sa.URL.create(u.drivername, u.username, None, u.host, u.port, u.database, u.query)
+        return bare.render_as_string(hide_password=False)
 
     def now_us(self) -> int:
         return int(self._now() * 1_000_000)
 
     def migrate(self) -> int:
-        """Create or upgrade the tables; returns the schema version."""
-        with self._unit() as c:
-            return migrate(c, self.now_us())
+        """Create or upgrade the tables; returns the schema version. Raises InputError when a newer gtft
+        wrote the store."""
+        if (version := self.units.run(find_version)) is not None:
+            return version
+        return self.units.run(lambda u: migrate(u, self.now_us()))
 
     # -- runs
 
-    def add_run(self, run: Run, stages: tuple[StageRow, ...]) -> None:
+    @as_unit
+    def add_run(self, u: Unit, run: Run, stages: tuple[StageRow, ...]) -> None:
         """A new run with its stages and its first event. Raises ConflictError when the id is taken."""
-        with self._unit() as c:
-            row = {**run.__dict__, "recipe": _dump(run.recipe)}
-            c.execute(sa.insert(t.runs).values(**row))
-            c.execute(sa.insert(t.stages), [dict(s.__dict__) for s in stages])
-            self._add_event(c, run.id, None, "dispatched", run.actor, run.recipe_name)
+        u.note(f"gtft {run.id}: dispatched {run.recipe_name} ({run.actor})", run.actor)
+        if u.has_landed(run.id):
+            return
+        row = {**run.__dict__, "recipe": _dump(run.recipe)}
+        u.c.execute(sa.insert(t.runs).values(**row))
+        u.c.execute(sa.insert(t.stages), [dict(s.__dict__) for s in stages])
+        self._add_event(u, run.id, None, "dispatched", run.actor, run.recipe_name)
 
-    def set_beads(self, run_id: str, epic: str, beads: dict[str, str]) -> None:
+    @as_unit
+    def set_beads(self, u: Unit, run_id: str, epic: str, beads: dict[str, str]) -> None:
         """Record the ids that the ledger gave to the run's beads (stage → id)."""
-        with self._unit() as c:
-            c.execute(sa.update(t.runs).where(t.runs.c.id == run_id).values(epic_bead=epic))
-            for stage, bead_id in beads.items():
-                c.execute(
-                    sa.update(t.stages)
-                    .where(t.stages.c.run_id == run_id, t.stages.c.stage == stage)
-                    .values(bead_id=bead_id)
-                )
+        u.c.execute(sa.update(t.runs).where(t.runs.c.id == run_id).values(epic_bead=epic))
+        for stage, bead_id in beads.items():
+            u.c.execute(
+                sa.update(t.stages)
+                .where(t.stages.c.run_id == run_id, t.stages.c.stage == stage)
+                .values(bead_id=bead_id)
+            )
 
-    def find_run(self, run_id: str) -> Run | None:
+    @as_unit
+    def find_run(self, u: Unit, run_id: str) -> Run | None:
         """By id, or by an unambiguous beginning of one."""
-        with self._unit() as c:
-            rows = c.execute(
-                sa.select(t.runs).where(t.runs.c.id.startswith(run_id, autoescape=True)).limit(2)
-            ).all()
+        rows = u.c.execute(
+            sa.select(t.runs).where(t.runs.c.id.startswith(run_id, autoescape=True)).limit(2)
+        ).all()
         exact = [r for r in rows if r.id == run_id]
         if exact or len(rows) == 1:
             return _run((exact or rows)[0])
         return None
 
-    def list_runs(self) -> list[Run]:
+    @as_unit
+    def list_runs(self, u: Unit) -> list[Run]:
         """Newest first."""
-        with self._unit() as c:
-            rows = c.execute(sa.select(t.runs).order_by(t.runs.c.created_us.desc(), t.runs.c.id))
-            return [_run(r) for r in rows]
+        rows = u.c.execute(sa.select(t.runs).order_by(t.runs.c.created_us.desc(), t.runs.c.id))
+        return [_run(r) for r in rows]
 
-    def set_desired(self, run_id: str, desired: str, actor: str, text: str = "") -> None:
+    @as_unit
+    def set_desired(self, u: Unit, run_id: str, desired: str, actor: str, text: str = "") -> None:
         """What the operator wants of a run; who asked and why stays as an event."""
-        with self._unit() as c:
-            c.execute(sa.update(t.runs).where(t.runs.c.id == run_id).values(desired=desired))
-            self._add_event(c, run_id, None, f"asked:{desired}", actor, text)
+        u.note(f"gtft {run_id}: asked to {desired} ({actor})", actor)
+        if u.has_landed(run_id):
+            return
+        u.c.execute(sa.update(t.runs).where(t.runs.c.id == run_id).values(desired=desired))
+        self._add_event(u, run_id, None, f"asked:{desired}", actor, text)
 
-    def add_event(self, run_id: str, stage: str | None, kind: str, actor: str, text: str) -> None:
-        with self._unit() as c:
-            self._add_event(c, run_id, stage, kind, actor, text)
+    @as_unit
+    def add_event(
+        self,
+        u: Unit,
+        run_id: str,
+        stage: str | None,
+        kind: str,
+        actor: str,
+        text: str,
+        *,
+        messages: tuple[Message, ...] = (),
+    ) -> None:
+        """Something that happened besides a move, and what is sent because of it."""
+        if not u.has_landed(run_id):
+            self._add_event(u, run_id, stage, kind, actor, text)
+            self._add_messages(u, run_id, messages)
 
-    def list_events(self, run_id: str) -> list[EventRow]:
-        with self._unit() as c:
-            rows = c.execute(
-                sa.select(t.events).where(t.events.c.run_id == run_id).order_by(t.events.c.seq)
-            )
-            return [EventRow(**r._mapping) for r in rows]
+    @as_unit
+    def list_events(self, u: Unit, run_id: str) -> list[EventRow]:
+        rows = u.c.execute(
+            sa.select(t.events).where(t.events.c.run_id == run_id).order_by(t.events.c.seq)
+        )
+        return [_event(r) for r in rows]
 
     # -- stages
 
-    def list_stages(self, run_id: str | None = None, state: str | None = None) -> list[StageRow]:
+    @as_unit
+    def list_stages(
+        self, u: Unit, run_id: str | None = None, state: str | None = None
+    ) -> list[StageRow]:
         """Of one run or of all, in order; only those in ``state`` when it is given."""
         query = sa.select(t.stages).order_by(t.stages.c.run_id, t.stages.c.position)
         if run_id is not None:
             query = query.where(t.stages.c.run_id == run_id)
         if state is not None:
             query = query.where(t.stages.c.state == state)
-        with self._unit() as c:
-            return [StageRow(**r._mapping) for r in c.execute(query)]
+        return [StageRow(**r._mapping) for r in u.c.execute(query)]
 
-    def find_stage(self, run_id: str, stage: str) -> StageRow:
-        with self._unit() as c:
-            return self._stage(c, run_id, stage)
+    @as_unit
+    def find_stage(self, u: Unit, run_id: str, stage: str) -> StageRow:
+        return self._stage(u, run_id, stage)
 
-    def find_bead(self, bead_id: str) -> StageRow | None:
+    @as_unit
+    def find_bead(self, u: Unit, bead_id: str) -> StageRow | None:
         """The stage that a bead stands for."""
-        with self._unit() as c:
-            row = c.execute(sa.select(t.stages).where(t.stages.c.bead_id == bead_id)).one_or_none()
+        row = u.c.execute(sa.select(t.stages).where(t.stages.c.bead_id == bead_id)).one_or_none()
         return StageRow(**row._mapping) if row else None
 
-    def list_claimable(self, limit: int = 50) -> list[StageRow]:
+    @as_unit
+    def list_claimable(self, u: Unit, limit: int = 50) -> list[StageRow]:
         """Stages that stand at ready for nobody's decision, whose run is wanted and whose earlier stage
         was accepted; oldest run first."""
-        now, before = t.stages.alias("now"), t.stages.alias("before")
+        here, before = t.stages.alias("here"), t.stages.alias("before")
         query = (
-            sa.select(now)
-            .join(t.runs, t.runs.c.id == now.c.run_id)
+            sa.select(here)
+            .join(t.runs, t.runs.c.id == here.c.run_id)
             .outerjoin(
                 before,
-                (before.c.run_id == now.c.run_id) & (before.c.position == now.c.position - 1),
+                (before.c.run_id == here.c.run_id) & (before.c.position == here.c.position - 1),
             )
             .where(
-                now.c.state == "ready",
-                now.c.reason.is_(None),
-                now.c.bead_id.is_not(None),
+                here.c.state == "ready",
+                here.c.reason.is_(None),
+                here.c.bead_id.is_not(None),
                 t.runs.c.desired == "run",
                 sa.or_(
                     before.c.run_id.is_(None),
                     (before.c.state == "done") & before.c.reason.is_(None),
                 ),
             )
-            .order_by(t.runs.c.created_us, now.c.run_id)
+            .order_by(t.runs.c.created_us, here.c.run_id)
             .limit(limit)
         )
-        with self._unit() as c:
-            return [StageRow(**r._mapping) for r in c.execute(query)]
+        return [StageRow(**r._mapping) for r in u.c.execute(query)]
 
     def claim(
         self, row: StageRow, actor: str, token: str, lease_until_us: int, text: str
@@ -184,45 +214,52 @@ class Store:
         carries a token unique to the claimer and is believed only after COMMIT and a re-read
         (dolt.md section 6).
         """
-        takeover = row.state == "active"
-        with self._unit() as c:
-            done = c.execute(
-                sa.update(t.stages)
-                .where(
-                    *_same(row.run_id, row.stage, row.state, row.token),
-                    t.stages.c.updated_us == row.updated_us,
-                )
-                .values(
-                    state="active",
-                    reason="expired" if takeover else None,
-                    reason_text="",
-                    token=token,
-                    lease_until_us=lease_until_us,
-                    attempt=row.attempt + 1,
-                    worker=actor,
-                    started_us=self.now_us(),
-                    updated_us=self.now_us(),
-                )
-            )
-            if done.rowcount == 1:
-                kind = "taken-over" if takeover else "claimed"
-                self._add_event(c, row.run_id, row.stage, kind, actor, text)
-        with self._unit() as c:
-            seen = self._stage(c, row.run_id, row.stage)
+        self._claim(row, actor, token, lease_until_us, text)
+        seen = self.find_stage(row.run_id, row.stage)
         return seen if seen.token == token else None
 
-    def renew(self, run_id: str, stage: str, token: str, lease_until_us: int) -> bool:
-        """Push the lease forward. False when the token is not the holder's any more."""
-        with self._unit() as c:
-            done = c.execute(
-                sa.update(t.stages)
-                .where(*_same(run_id, stage, "active", token))
-                .values(lease_until_us=lease_until_us)
+    @as_unit
+    def _claim(
+        self, u: Unit, row: StageRow, actor: str, token: str, lease_until_us: int, text: str
+    ) -> None:
+        takeover = row.state == "active"
+        done = u.c.execute(
+            sa.update(t.stages)
+            .where(
+                *_same(row.run_id, row.stage, row.state, row.token),
+                t.stages.c.updated_us == row.updated_us,
             )
-            return done.rowcount == 1
+            .values(
+                state="active",
+                reason="expired" if takeover else None,
+                reason_text="",
+                token=token,
+                lease_until_us=lease_until_us,
+                attempt=row.attempt + 1,
+                worker=actor,
+                started_us=self.now_us(),
+                updated_us=self.now_us(),
+            )
+        )
+        if done.rowcount == 1:
+            kind = "taken-over" if takeover else "claimed"
+            self._add_event(u, row.run_id, row.stage, kind, actor, text)
+            u.note(_name_move(row.run_id, row.stage, row.state, "active", None, actor), actor)
 
+    @as_unit
+    def renew(self, u: Unit, run_id: str, stage: str, token: str, lease_until_us: int) -> bool:
+        """Push the lease forward. False when the token is not the holder's any more."""
+        done = u.c.execute(
+            sa.update(t.stages)
+            .where(*_same(run_id, stage, "active", token))
+            .values(lease_until_us=lease_until_us)
+        )
+        return done.rowcount == 1
+
+    @as_unit
     def change(
         self,
+        u: Unit,
         run_id: str,
         stage: str,
         change: Change,
@@ -238,72 +275,89 @@ class Store:
         ``token`` guards moves out of ``active``. Raises ConflictError when the stage is not in
         ``change.frm`` (any more) or is held with another token.
         """
-        with self._unit() as c:
-            values: dict[str, Any] = {
-                "state": change.to,
-                "reason": change.reason,
-                "reason_text": change.text if change.reason else "",
-                "updated_us": self.now_us(),
-            }
-            if change.to != "active":
-                values |= {"token": None, "lease_until_us": None}
-            if artifact is not None:
-                values["artifact_id"] = artifact.id
-            if reviewer is not None:
-                values["reviewer"] = reviewer
-            where = [
-                t.stages.c.run_id == run_id,
-                t.stages.c.stage == stage,
-                t.stages.c.state == change.frm,
-            ]
-            if token is not None:
-                where.append(t.stages.c.token == token)
-            if c.execute(sa.update(t.stages).where(*where).values(**values)).rowcount != 1:
-                seen = self._stage(c, run_id, stage)
-                raise ConflictError(
-                    f"{stage} of {run_id} is {seen.state}, held by {seen.worker or 'nobody'}",
-                    why=f"somebody moved it before it could go from {change.frm} to {change.to}",
-                    fix=f"gtft runs show {run_id}",
-                )
-            if artifact is not None:
-                self._add_artifact(c, artifact, parents)
-            if model is not None:
-                self._add_model(c, model)
-            kind = change.to if change.reason is None else f"{change.to}:{change.reason}"
-            self._add_event(c, run_id, stage, kind, change.actor, change.text)
-            self._add_messages(c, run_id, change.messages)
-            return self._stage(c, run_id, stage)
+        move = (run_id, stage, change.frm, change.to, change.reason, change.actor)
+        u.note(_name_move(*move), change.actor)
+        if u.has_landed(run_id):
+            return self._stage(u, run_id, stage)
+        values: dict[str, Any] = {
+            "state": change.to,
+            "reason": change.reason,
+            "reason_text": change.text if change.reason else "",
+            "updated_us": self.now_us(),
+        }
+        if change.to != "active":
+            values |= {"token": None, "lease_until_us": None}
+        if artifact is not None:
+            values["artifact_id"] = artifact.id
+        if reviewer is not None:
+            values["reviewer"] = reviewer
+        where = [
+            t.stages.c.run_id == run_id,
+            t.stages.c.stage == stage,
+            t.stages.c.state == change.frm,
+        ]
+        if token is not None:
+            where.append(t.stages.c.token == token)
+        if u.c.execute(sa.update(t.stages).where(*where).values(**values)).rowcount != 1:
+            seen = self._stage(u, run_id, stage)
+            raise ConflictError(
+                f"{stage} of {run_id} is {seen.state}, held by {seen.worker or 'nobody'}",
+                why=f"somebody moved it before it could go from {change.frm} to {change.to}",
+                fix=f"gtft runs show {run_id}",
+            )
+        if artifact is not None:
+            self._add_artifact(u, artifact, parents)
+        if model is not None:
+            self._add_model(u, model)
+        kind = change.to if change.reason is None else f"{change.to}:{change.reason}"
+        self._add_event(u, run_id, stage, kind, change.actor, change.text)
+        self._add_messages(u, run_id, change.messages)
+        return self._stage(u, run_id, stage)
 
     # -- artifacts and models
 
-    def find_artifact(self, artifact_id: str) -> ArtifactRow | None:
-        with self._unit() as c:
-            row = c.execute(sa.select(t.artifacts).where(t.artifacts.c.id == artifact_id)).first()
+    @as_unit
+    def find_artifact(self, u: Unit, artifact_id: str) -> ArtifactRow | None:
+        row = u.c.execute(sa.select(t.artifacts).where(t.artifacts.c.id == artifact_id)).first()
         return _artifact(row) if row else None
 
-    def list_artifacts(self, kind: str | None = None) -> list[ArtifactRow]:
+    @as_unit
+    def list_artifacts(self, u: Unit, kind: str | None = None) -> list[ArtifactRow]:
         query = sa.select(t.artifacts).order_by(t.artifacts.c.created_us)
         if kind is not None:
             query = query.where(t.artifacts.c.kind == kind)
-        with self._unit() as c:
-            return [_artifact(r) for r in c.execute(query)]
+        return [_artifact(r) for r in u.c.execute(query)]
 
-    def list_parents(self, artifact_id: str) -> list[str]:
+    @as_unit
+    def list_parents(self, u: Unit, artifact_id: str) -> list[str]:
         query = sa.select(t.lineage.c.parent).where(t.lineage.c.child == artifact_id)
-        with self._unit() as c:
-            return sorted(c.execute(query).scalars())
+        return sorted(u.c.execute(query).scalars())
 
-    def list_models(self) -> list[ModelRow]:
+    @as_unit
+    def list_models(self, u: Unit) -> list[ModelRow]:
         query = sa.select(t.models).order_by(t.models.c.role, t.models.c.version)
-        with self._unit() as c:
-            return [ModelRow(**r._mapping) for r in c.execute(query)]
+        return [ModelRow(**r._mapping) for r in u.c.execute(query)]
 
     # -- outbox
 
     def take_message(self, token: str, lease_until_us: int) -> OutboxRow | None:
         """The next undelivered message whose earlier ones of the same run are delivered, leased to
-        ``token``; None when there is none to deliver now."""
-        now = self.now_us()
+        ``token``; None when there is none to deliver now. Its ``tries`` are those before this one.
+
+        Asked again with the same token before it is settled, it gives the same message.
+        """
+        self._take_message(token, lease_until_us)
+        return self._find_taken(token)
+
+    @as_unit
+    def _find_taken(self, u: Unit, token: str) -> OutboxRow | None:
+        row = u.c.execute(_taken(token)).first()
+        return replace(_outbox(row), tries=row.tries - 1) if row else None
+
+    @as_unit
+    def _take_message(self, u: Unit, token: str, lease_until_us: int) -> None:
+        if u.c.execute(_taken(token)).first() is not None:
+            return
         first = (
             sa.select(t.outbox.c.run_id, sa.func.min(t.outbox.c.seq).label("seq"))
             .where(t.outbox.c.done_us.is_(None))
@@ -313,50 +367,51 @@ class Store:
         query = (
             sa.select(t.outbox)
             .join(first, (t.outbox.c.run_id == first.c.run_id) & (t.outbox.c.seq == first.c.seq))
-            .where(sa.or_(t.outbox.c.token.is_(None), t.outbox.c.lease_until_us < now))
+            .where(
+                sa.or_(
+                    t.outbox.c.lease_until_us.is_(None), t.outbox.c.lease_until_us < self.now_us()
+                )
+            )
             .order_by(t.outbox.c.created_us, t.outbox.c.run_id)
             .limit(1)
         )
-        with self._unit() as c:
-            row = c.execute(query).first()
-            if row is None:
-                return None
-            c.execute(
+        row = u.c.execute(query).first()
+        if row is not None:
+            u.c.execute(
                 sa.update(t.outbox)
                 .where(t.outbox.c.run_id == row.run_id, t.outbox.c.seq == row.seq)
                 .values(token=token, lease_until_us=lease_until_us, tries=row.tries + 1)
             )
-            return _outbox(row)
 
-    def settle_message(self, row: OutboxRow, token: str, error: str | None) -> None:
+    @as_unit
+    def settle_message(self, u: Unit, row: OutboxRow, token: str, error: str | None) -> None:
         """Delivered (``error`` None), or to be tried again when its lease ends."""
-        values: dict[str, Any] = {"last_error": error or ""}
+        values: dict[str, Any] = {"token": None, "last_error": error or ""}
         if error is None:
             values["done_us"] = self.now_us()
-        with self._unit() as c:
-            c.execute(
-                sa.update(t.outbox)
-                .where(
-                    t.outbox.c.run_id == row.run_id,
-                    t.outbox.c.seq == row.seq,
-                    t.outbox.c.token == token,
-                )
-                .values(**values)
+        u.c.execute(
+            sa.update(t.outbox)
+            .where(
+                t.outbox.c.run_id == row.run_id,
+                t.outbox.c.seq == row.seq,
+                t.outbox.c.token == token,
             )
+            .values(**values)
+        )
 
-    def list_messages(self, *, pending: bool, kind: str | None = None) -> list[OutboxRow]:
+    @as_unit
+    def list_messages(self, u: Unit, *, pending: bool, kind: str | None = None) -> list[OutboxRow]:
         done = t.outbox.c.done_us
         query = sa.select(t.outbox).where(done.is_(None) if pending else done.is_not(None))
         if kind is not None:
             query = query.where(t.outbox.c.kind == kind)
-        with self._unit() as c:
-            rows = c.execute(query.order_by(t.outbox.c.created_us, t.outbox.c.seq))
-            return [_outbox(r) for r in rows]
+        rows = u.c.execute(query.order_by(t.outbox.c.created_us, t.outbox.c.seq))
+        return [_outbox(r) for r in rows]
 
     # -- inside a transaction
 
-    def _stage(self, c: sa.Connection, run_id: str, stage: str) -> StageRow:
-        row = c.execute(
+    def _stage(self, u: Unit, run_id: str, stage: str) -> StageRow:
+        row = u.c.execute(
             sa.select(t.stages).where(t.stages.c.run_id == run_id, t.stages.c.stage == stage)
         ).one_or_none()
         if row is None:
@@ -364,24 +419,25 @@ class Store:
         return StageRow(**row._mapping)
 
     def _add_event(
-        self, c: sa.Connection, run_id: str, stage: str | None, kind: str, actor: str, text: str
+        self, u: Unit, run_id: str, stage: str | None, kind: str, actor: str, text: str
     ) -> None:
-        c.execute(
+        u.c.execute(
             sa.insert(t.events).values(
                 run_id=run_id,
-                seq=_next_seq(c, t.events, run_id),
+                seq=_next_seq(u.c, t.events, run_id),
                 stage=stage,
                 kind=kind,
                 actor=actor,
                 text=text,
                 created_us=self.now_us(),
+                unit=u.id,
             )
         )
 
-    def _add_messages(self, c: sa.Connection, run_id: str, messages: tuple[Message, ...]) -> None:
-        first = _next_seq(c, t.outbox, run_id)
+    def _add_messages(self, u: Unit, run_id: str, messages: tuple[Message, ...]) -> None:
+        first = _next_seq(u.c, t.outbox, run_id)
         for n, m in enumerate(messages):
-            c.execute(
+            u.c.execute(
                 sa.insert(t.outbox).values(
                     run_id=run_id,
                     seq=first + n,
@@ -393,40 +449,22 @@ class Store:
                 )
             )
 
-    def _add_artifact(self, c: sa.Connection, row: ArtifactRow, parents: tuple[str, ...]) -> None:
-        known = c.execute(sa.select(t.artifacts.c.id).where(t.artifacts.c.id == row.id)).first()
+    def _add_artifact(self, u: Unit, row: ArtifactRow, parents: tuple[str, ...]) -> None:
+        known = u.c.execute(sa.select(t.artifacts.c.id).where(t.artifacts.c.id == row.id)).first()
         if known is None:
-            c.execute(
+            u.c.execute(
                 sa.insert(t.artifacts).values(**{**row.__dict__, "summary": _dump(row.summary)})
             )
             for parent in sorted(set(parents)):
-                c.execute(sa.insert(t.lineage).values(child=row.id, parent=parent))
+                u.c.execute(sa.insert(t.lineage).values(child=row.id, parent=parent))
 
-    def _add_model(self, c: sa.Connection, model: ModelRow) -> None:
-        if c.execute(sa.select(t.models.c.id).where(t.models.c.id == model.id)).first():
+    def _add_model(self, u: Unit, model: ModelRow) -> None:
+        if u.c.execute(sa.select(t.models.c.id).where(t.models.c.id == model.id)).first():
             return
-        last = c.execute(
+        last = u.c.execute(
             sa.select(sa.func.max(t.models.c.version)).where(t.models.c.name == model.name)
         ).scalar()
-        c.execute(sa.insert(t.models).values(**{**model.__dict__, "version": (last or 0) + 1}))
-
-    @contextmanager
-    def _unit(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as c, c.begin():
-                yield c
-        except IntegrityError as e:
-            raise ConflictError(
-                "the store already holds that row", why=str(e.orig), fix="gtft status"
-            ) from e
-        except DatabaseError as e:
-            if "disk is full" in str(e.orig):
-                raise DiskFull(
-                    "the disk is full while writing the store",
-                    why="the change was rolled back; nothing was lost",
-                    fix="free some space, then run the command again",
-                ) from e
-            raise InputError("the store cannot be used", why=str(e.orig), fix="gtft doctor") from e
+        u.c.execute(sa.insert(t.models).values(**{**model.__dict__, "version": (last or 0) + 1}))
 
 
 def _same(run_id: str, stage: str, state: str, token: str | None) -> list[Any]:
@@ -437,6 +475,16 @@ def _same(run_id: str, stage: str, state: str, token: str | None) -> list[Any]:
         t.stages.c.state == state,
         holder,
     ]
+
+
+def _taken(token: str) -> sa.Select[Any]:
+    return sa.select(t.outbox).where(t.outbox.c.token == token, t.outbox.c.done_us.is_(None))
+
+
+def _name_move(run_id: str, stage: str, frm: str, to: str, reason: str | None, actor: str) -> str:
+    """The message of a version commit."""
+    because = f", {reason}" if reason else ""
+    return f"gtft {run_id}: {stage} {frm} → {to}{because} ({actor})"
 
 
 def _next_seq(c: sa.Connection, table: sa.Table, run_id: str) -> int:
@@ -450,6 +498,10 @@ def _dump(value: dict[str, Any]) -> str:
 
 def _run(row: Any) -> Run:
     return Run(**{**row._mapping, "recipe": json.loads(row.recipe)})
+
+
+def _event(row: Any) -> EventRow:
+    return EventRow(**{k: v for k, v in row._mapping.items() if k != "unit"})
 
 
 def _artifact(row: Any) -> ArtifactRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 metadata = sa.MetaData()
 
@@ -10,6 +11,9 @@ metadata = sa.MetaData()
 def _key(length: int = 255) -> sa.String:
     return sa.String(length)
 
+
+# A recipe may be longer than MySQL's TEXT, which ends at 64 KiB.
+_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql")
 
 schema = sa.Table(
     "gtft_schema",
@@ -24,11 +28,11 @@ runs = sa.Table(
     sa.Column("id", _key(64), primary_key=True),
     sa.Column("recipe_name", _key(), nullable=False),
     sa.Column("recipe_hash", _key(80), nullable=False),
-    sa.Column("recipe", sa.Text, nullable=False),
+    sa.Column("recipe", _TEXT, nullable=False),
     sa.Column("role", _key(64), nullable=False),
     sa.Column("epic_bead", _key(), nullable=True),
     sa.Column("actor", _key(), nullable=False),
-    sa.Column("root", sa.Text, nullable=False),
+    sa.Column("root", _TEXT, nullable=False),
     sa.Column("desired", _key(16), nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
 )
@@ -42,7 +46,7 @@ stages = sa.Table(
     sa.Column("bead_id", _key(), nullable=True),
     sa.Column("state", _key(16), nullable=False),
     sa.Column("reason", _key(16), nullable=True),
-    sa.Column("reason_text", sa.Text, nullable=False),
+    sa.Column("reason_text", _TEXT, nullable=False),
     sa.Column("token", _key(), nullable=True),
     sa.Column("lease_until_us", sa.BigInteger, nullable=True),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -63,8 +67,10 @@ events = sa.Table(
     sa.Column("stage", _key(16), nullable=True),
     sa.Column("kind", _key(32), nullable=False),
     sa.Column("actor", _key(), nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", _TEXT, nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
+    # Which unit of work wrote it: after a lost COMMIT this says whether the change landed.
+    sa.Column("unit", _key(32), nullable=True),
 )
 
 artifacts = sa.Table(
@@ -72,8 +78,8 @@ artifacts = sa.Table(
     metadata,
     sa.Column("id", _key(80), primary_key=True),
     sa.Column("kind", _key(32), nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("summary", sa.Text, nullable=False),
+    sa.Column("path", _TEXT, nullable=False),
+    sa.Column("summary", _TEXT, nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
 )
 
@@ -99,6 +105,8 @@ models = sa.Table(
     sa.Column("eval_id", _key(80), nullable=False),
     sa.Column("card_id", _key(80), nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
+    # Dolt would merge two registrations that both count to the same number.
+    sa.Index("gtft_models_version", "name", "version", unique=True),
 )
 
 outbox = sa.Table(
@@ -107,11 +115,11 @@ outbox = sa.Table(
     sa.Column("run_id", _key(64), primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("kind", _key(16), nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("payload", _TEXT, nullable=False),
     sa.Column("token", _key(), nullable=True),
     sa.Column("lease_until_us", sa.BigInteger, nullable=True),
     sa.Column("tries", sa.Integer, nullable=False),
-    sa.Column("last_error", sa.Text, nullable=False),
+    sa.Column("last_error", _TEXT, nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("done_us", sa.BigInteger, nullable=True),
     sa.Index("gtft_outbox_done", "done_us"),

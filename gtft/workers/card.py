@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from gtft.errors import EvidenceError, InputError, MissingExtra
 from gtft.models.card import summarise_card, write_card
 from gtft.models.figures import SOURCES, find_recorded, gather_figures
 from gtft.models.plots import draw_plots
+from gtft.records.dolt import open_dolt, read_url
 from gtft.records.store import Store, open_sqlite
 from gtft.workers.frame import Reporter, Stopped, main
 
@@ -77,7 +79,8 @@ def open_store(url: str) -> Store:
     """The run's store. A worker only reads from it. Raises InputError when it is not there."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return Store(sa.create_engine(parsed, pool_pre_ping=True), time.time)
+        target = read_url(url, os.environ.get("GT_DOLT_PASSWORD", ""))
+        return Store(open_dolt(target), time.time)
     path = Path(parsed.database or "")
     if not path.is_file():
         raise InputError(f"there is no store at {path}", fix="gtft doctor")

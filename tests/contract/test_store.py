@@ -1,82 +1,46 @@
-"""The `Store`. The same tests run on every engine there is."""
+"""The `Store`. The same tests run on SQLite and on a real Dolt server."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from gtft.contract import STAGES
 from gtft.errors import ConflictError, InputError
-from gtft.records.rows import ArtifactRow, Change, Message, ModelRow, Run, StageRow
+from gtft.records.rows import ArtifactRow, Change, Message, ModelRow
 from gtft.records.store import Store, open_sqlite
-
-MakeStore = Callable[[Path, list[float]], Store]
-
-
-def make_sqlite(path: Path, clock: list[float]) -> Store:
-    store = Store(open_sqlite(path / "s.db"), lambda: clock[0])
-    store.migrate()
-    return store
+from store_case import add_run, claim, make_database, open_store
 
 
-@pytest.fixture(params=[make_sqlite], ids=["sqlite"])
+@pytest.fixture(params=["sqlite", "dolt"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: list[float]) -> Store:
-    made: Store = request.param(tmp_path, clock)
+    if request.param == "dolt":
+        target = make_database(request.getfixturevalue("dolt_server"))
+        return open_store(target, lambda: clock[0])
+    made = Store(open_sqlite(tmp_path / "s.db"), lambda: clock[0])
+    made.migrate()
     return made
 
 
-def add_run(store: Store, run_id: str = "run-1") -> Run:
-    run = Run(
-        run_id,
-        "mol-x",
-        "sha256:r",
-        {"recipe": {"a": 1}},
-        "witness",
-        None,
-        "me",
-        "/town",
-        "run",
-        store.now_us(),
-    )
-    rows = tuple(
-        StageRow(
-            run_id,
-            s,
-            n,
-            None,
-            "ready",
-            None,
-            "",
-            None,
-            None,
-            0,
-            None,
-            None,
-            None,
-            None,
-            store.now_us(),
-        )
-        for n, s in enumerate(STAGES)
-    )
-    store.add_run(run, rows)
-    store.set_beads(run_id, f"tt-{run_id}", {s: f"{run_id}.{n}" for n, s in enumerate(STAGES)})
-    return run
-
-
-def claim(store: Store, run_id: str, stage: str, token: str = "t1") -> StageRow | None:
-    row = store.find_stage(run_id, stage)
-    return store.claim(row, "worker", token, store.now_us() + 60_000_000, "attempt 1")
-
-
-def test_migrate_twice_is_once_and_a_newer_store_is_refused(store: Store, tmp_path: Path) -> None:
-    assert store.migrate() == store.migrate()
-    import sqlite3
-
-    with sqlite3.connect(tmp_path / "s.db") as c:
-        c.execute("INSERT INTO gtft_schema VALUES (99, 0)")
+def test_migrate_twice_is_once_and_a_newer_store_is_refused(store: Store) -> None:
+    assert store.migrate() == store.migrate() == 2
+    with store.units.engine.connect() as c, c.begin():
+        c.execute(sa.text("INSERT INTO gtft_schema VALUES (99, 0)"))
     with pytest.raises(InputError, match="schema 99"):
         store.migrate()
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(store: Store) -> None:
+    with store.units.engine.connect() as c, c.begin():
+        c.execute(sa.text("ALTER TABLE gtft_events DROP COLUMN unit"))
+        c.execute(sa.text("DELETE FROM gtft_schema WHERE version = 2"))
+        sql = "INSERT INTO gtft_events VALUES ('run-0', 1, NULL, 'note', 'me', 'old', 1)"
+        c.execute(sa.text(sql))
+    assert store.migrate() == 2
+    add_run(store)
+    assert [e.text for e in store.list_events("run-0")] == ["old"]
+    assert [e.kind for e in store.list_events("run-1")] == ["dispatched"]
 
 
 def test_a_run_comes_back_as_it_went_in(store: Store) -> None:
@@ -205,3 +169,47 @@ def test_messages_go_out_in_order_of_their_run_and_are_retried(
     store.settle_message(again, "a", None)
     second = store.take_message("a", store.now_us() + 1)
     assert second is not None and second.payload == {"n": 2}
+
+
+def test_a_message_is_given_again_to_the_token_that_took_it(store: Store) -> None:
+    add_run(store)
+    claim(store, "run-1", "harvest")
+    sent = (Message("notice", {"n": 1}),)
+    store.change("run-1", "harvest", Change("active", "review", None, "w", "", sent), token="t1")
+    lease = store.now_us() + 1_000_000
+    first = store.take_message("a", lease)
+    assert first is not None and store.take_message("a", lease) == first
+    store.settle_message(first, "a", "away")
+    # Given back: it waits for its lease to end, for this token too.
+    assert store.take_message("a", lease) is None
+    store.settle_message(first, "b", None)
+    assert len(store.list_messages(pending=True)) == 1
+
+
+def test_long_and_odd_text_comes_back_as_it_went_in(store: Store) -> None:
+    odd = "naïve 🙂 %s :x \\ 'quoted' \"twice\" -- \x00\n" + "x" * 300_000
+    run = replace(add_run(store, "run-a"), id="run-b", recipe={"recipe": {"text": odd}})
+    store.add_run(run, tuple(replace(s, run_id="run-b") for s in store.list_stages("run-a")))
+    seen = store.find_run("run-b")
+    assert seen is not None and seen.recipe == run.recipe
+    store.add_event("run-b", None, "note", "me", odd)
+    assert store.list_events("run-b")[-1].text == odd
+
+
+def test_names_differ_by_case_and_by_accent(store: Store) -> None:
+    add_run(store, "run-a")
+    add_run(store, "run-A")
+    add_run(store, "run-á")
+    assert [r.id for r in store.list_runs()] == ["run-A", "run-a", "run-á"]
+    assert store.find_run("RUN-a") is None
+    assert len(store.list_stages("run-A")) == 4
+
+
+def test_rows_are_plain_values(store: Store) -> None:
+    add_run(store)
+    row = claim(store, "run-1", "harvest")
+    assert row is not None
+    assert {type(x) for x in row.__dict__.values()} == {int, str, type(None)}
+    run = store.find_run("run-1")
+    assert run is not None and type(run.created_us) is int
+    assert [type(e.seq) for e in store.list_events("run-1")] == [int, int]
