@@ -93,11 +93,16 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old bytes or the new ones: aside, fsync, rename."""
+def write_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Write a file so that a crash leaves the old bytes or the new ones: aside, fsync, rename.
+
+    ``mode`` is its permission bits; None leaves them to the umask.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as f:
+            if mode is not None:
+                os.fchmod(f.fileno(), mode)
             f.write(data)
             f.flush()
             os.fsync(f.fileno())

@@ -23,6 +23,7 @@ from gtft.corpus.files import (
     name_source,
     read_input_text,
 )
+from gtft.corpus.link import apply_record, read_recorded
 from gtft.corpus.redact import Redactor, check_rules
 from gtft.corpus.second_reader import SecondReader
 from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits, cut
@@ -60,6 +61,8 @@ class Settings:
     role: str
     # Rigs whose data may be used; empty = every rig. What names no rig is the town's own.
     rigs: frozenset[str] = frozenset()
+    # What the session-start hook wrote, where it is installed.
+    recorded: Path | None = None
 
     def admits(self, rig: str | None) -> bool:
         return not self.rigs or rig is None or rig in self.rigs
@@ -140,6 +143,7 @@ def _read_sources(
 ) -> list[Prose]:
     limits = Limits(settings.window_tokens * CHARACTERS_PER_TOKEN, settings.tool_result_chars)
     prose: list[Prose] = []
+    recorded = read_recorded(settings.recorded) if settings.recorded else {}
     listed = [(s, list_files(root, s.path, FORMATS[s.type].suffixes)) for s in settings.sources]
     total = sum(len(files) for _, files in listed)
     done = 0
@@ -149,7 +153,8 @@ def _read_sources(
             tally = out.tallies.setdefault(name, Tally())
             out.inputs += [{"source": name, **describe_input(x)} for x in files]
             order = {x.name: i + 1 for i, x in enumerate(files)}
-            for talk in FORMATS[source.type].read(files, tally):
+            for said in FORMATS[source.type].read(files, tally):
+                talk = apply_record(said, recorded)
                 links = [redactor.redact(link) for link in talk.links]
                 for link in links[1:]:
                     groups.join(links[0], link)

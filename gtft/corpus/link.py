@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from gtft.corpus.example import Labels
+from gtft.corpus.example import Conversation, Labels
+from gtft.errors import translate_os_error
 
 _TOWN_ROLES = frozenset({"mayor", "deacon", "boot"})
 _RIG_ROLES = frozenset({"witness", "refinery"})
@@ -120,6 +123,47 @@ def link_session(
     if labels.bead is None and beacon is not None and beacon.bead:
         return replace(labels, bead=beacon.bead)
     return labels
+
+
+def read_recorded(path: Path) -> dict[str, Labels]:
+    """Session → labels, as the session-start hook wrote them (docs/town-parts.md); {} without the file.
+
+    A session that was resumed keeps its newest line. A line that names no agent of a town is left out.
+    """
+    found: dict[str, Labels] = {}
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+    except OSError as e:
+        raise translate_os_error(e, f"reading {path.name}") from e
+    for line in lines:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(said, dict) or not isinstance(said.get("session"), str):
+            continue
+        names = (said.get("actor"), said.get("role"))
+        parsed = (parse_actor(n) for n in names if isinstance(n, str))
+        labels = next(filter(None, parsed), None)
+        if labels is None:
+            continue
+        bead = said.get("bead")
+        before = found.get(said["session"])
+        if not (isinstance(bead, str) and _BEAD.match(bead)):
+            bead = before.bead if before else None
+        found[said["session"]] = replace(labels, bead=bead, rung="hook")
+    return found
+
+
+def apply_record(talk: Conversation, recorded: Mapping[str, Labels]) -> Conversation:
+    """What the hook wrote is exact: it comes before every other rung, for sub-agents too."""
+    found = recorded.get((talk.session or "").partition("#")[0])
+    if found is None:
+        return talk
+    labels = replace(found, bead=found.bead or talk.labels.bead)
+    link = f"bead:{labels.bead}"
+    links = talk.links if labels.bead is None or link in talk.links else (*talk.links, link)
+    return replace(talk, labels=labels, links=links)
 
 
 def _named(agent_name: str | None) -> Labels | None:

@@ -33,6 +33,7 @@ def work(job: Job, report: Reporter) -> Artifact:
         seed=job.seed,
         role=recipe.role,
         rigs=frozenset(s.removeprefix("rig:") for s in recipe.scope),
+        recorded=job.workspace / "sessions.jsonl",
     )
     started: dict[str, float] = {}
     told = 0.0

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from gtft.corpus.link import link_session, parse_actor, parse_beacon, parse_cwd, parse_prime
+from gtft.corpus.example import Conversation, Labels
+from gtft.corpus.link import (
+    apply_record,
+    link_session,
+    parse_actor,
+    parse_beacon,
+    parse_cwd,
+    parse_prime,
+    read_recorded,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +86,34 @@ def test_the_first_rung_decides_and_is_named() -> None:
     assert link_session(["hi"], "/x", "mayor", None).rung == "agent name"
     assert link_session(["hi"], "/x", None, both).rung == "parent session"
     assert link_session(["hi"], None, "Skill Sync", None).rung == "none"
+
+
+def record(session: str, actor: str, bead: str | None = None) -> str:
+    return json.dumps({"session": session, "actor": actor, "role": actor, "bead": bead})
+
+
+def test_what_the_hook_recorded_comes_before_every_other_rung(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.jsonl"
+    lines = (
+        record("s-1", "gizmo/polecats/nux", "gz-1"),
+        "not json",
+        "[1]",
+        record("s-1", "gizmo/polecats/nux"),
+        record("s-2", "nobody we know"),
+        record("s-3", "mayor", "../../etc"),
+    )
+    path.write_text("\n".join(lines) + "\n")
+    recorded = read_recorded(path)
+    assert sorted(recorded) == ["s-1", "s-3"]
+    assert recorded["s-3"].bead is None
+    guessed = Labels(role="witness", rig="other", actor="other/witness", bead="ot-9", rung="cwd")
+    talk = Conversation("claude-code", "a.jsonl", ("session:s-1",), labels=guessed, session="s-1#a")
+    exact = apply_record(talk, recorded)
+    assert exact.labels == Labels("polecat", "gizmo", "gizmo/polecats/nux", "gz-1", "hook")
+    assert exact.links == ("session:s-1", "bead:gz-1")
+    other = Conversation("claude-code", "a.jsonl", ("session:s-2",), labels=guessed, session="s-2")
+    assert apply_record(other, recorded) == other
+
+
+def test_a_workspace_without_a_hook_records_nothing(tmp_path: Path) -> None:
+    assert read_recorded(tmp_path / "sessions.jsonl") == {}

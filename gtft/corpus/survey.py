@@ -1,0 +1,76 @@
+"""What the sources of a recipe hold, without harvesting them: files, bytes, age, and a count in passing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gtft.corpus.files import InputFile, list_files
+from gtft.corpus.jsonl import read_rows
+from gtft.corpus.sources import FORMATS
+from gtft.corpus.tally import Tally
+from gtft.errors import translate_os_error
+from gtft.recipe.schema import Source
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """One source. ``newest``: seconds since the epoch; ``count`` of ``unit``, before any filter."""
+
+    type: str
+    path: str
+    files: int
+    bytes: int
+    newest: float
+    count: int
+    unit: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def survey_sources(sources: Sequence[Source], root: Path) -> tuple[SourceSize, ...]:
+    """Every source, in the recipe's order. Raises InputError when one is missing, empty or unreadable."""
+    return tuple(_survey(source, root) for source in sources)
+
+
+def _survey(source: Source, root: Path) -> SourceSize:
+    files = list_files(root, source.path, FORMATS[source.type].suffixes)
+    try:
+        stats = [f.path.stat() for f in files]
+    except OSError as e:
+        raise translate_os_error(e, f"looking at {source.path}") from e
+    unit, count = COUNTS.get(source.type, ("files", len))
+    return SourceSize(
+        type=source.type,
+        path=source.path,
+        files=len(files),
+        bytes=sum(s.st_size for s in stats),
+        newest=max(s.st_mtime for s in stats),
+        count=count(files),
+        unit=unit,
+    )
+
+
+def _count_sessions(files: Sequence[InputFile]) -> int:
+    """Transcript files; those of sub-agents belong to the session that started them."""
+    return sum(not f.path.name.startswith("agent-") for f in files)
+
+
+def _count_beads(files: Sequence[InputFile]) -> int:
+    """Distinct ids of rows that have a title."""
+    ids: set[str] = set()
+    for file in files:
+        for row in read_rows(file, Tally()):
+            if isinstance(row.value.get("id"), str) and isinstance(row.value.get("title"), str):
+                ids.add(row.value["id"])
+    return len(ids)
+
+
+COUNTS: dict[str, tuple[str, Callable[[Sequence[InputFile]], int]]] = {
+    "claude-code": ("sessions", _count_sessions),
+    "beads": ("beads", _count_beads),
+    "formulas": ("formulas", len),
+}
