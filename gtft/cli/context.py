@@ -23,7 +23,7 @@ def open_here(ctx: click.Context) -> Workspace:
     """The workspace of ``--workspace``, or of the current folder."""
     from gtft.runner.workspace import locate_workspace, open_workspace
 
-    return open_workspace(locate_workspace(ctx.find_root().obj, Path.cwd()))
+    return open_workspace(locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ))
 
 
 def get_actor(given: str | None) -> str:

@@ -1,29 +1,44 @@
-"""``gtft dispatch``: make the beads of a run; whoever works claims them."""
+"""``gtft dispatch``: what a run will need, then its beads; whoever works claims them."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gtft.cli.context import as_option, get_actor, open_here
 from gtft.cli.output import emit, json_option
 from gtft.cli.recipe_options import recipe_options, resolve_given
+from gtft.errors import UsageError
+
+if TYPE_CHECKING:
+    from gtft.corpus.survey import SourceSize
+    from gtft.recipe.resolve import Resolved
+    from gtft.runner.launch import Figure, Launch
+    from gtft.runner.workspace import Workspace
 
 
 @click.command(
     "dispatch",
     epilog="""\b
 Examples:
-  gtft dispatch mol-gtft-quickstart            create the beads
-  gtft dispatch mol-gtft-quickstart --dry-run  show what would be created
-  gtft work --once                             then carry one out
+  gtft dispatch mol-gtft-quickstart            the summary, a question, the beads
+  gtft dispatch mol-gtft-quickstart --dry-run  the summary only
+  gtft dispatch mol-gtft-mine --rig gizmo --role witness --yes --sling
 """,
 )
 @click.argument("recipe")
 @recipe_options
+@click.option("--rig", metavar="RIG", help="Whose data: scope = rig:RIG, or the variable rig.")
+@click.option("--role", metavar="ROLE", help="The role that the model is for.")
+@click.option("--yes", is_flag=True, help="Create the beads without asking.")
+@click.option("--sling", is_flag=True, help="Then give the run to a polecat (gt sling).")
 @as_option
-@click.option("--dry-run", is_flag=True, help="Create nothing.")
+@click.option("--dry-run", is_flag=True, help="The summary only; create nothing.")
 @json_option
 @click.pass_context
 def command(
@@ -32,37 +47,159 @@ def command(
     variables: tuple[str, ...],
     sets: tuple[str, ...],
     overlays: tuple[str, ...],
+    rig: str | None,
+    role: str | None,
+    yes: bool,
+    sling: bool,
     actor: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Create the beads of a run of RECIPE; workers claim them."""
-    from gtft.runner.dispatch import TITLES, dispatch
+    """Say what a run of RECIPE will need, ask, and create its beads."""
+    from gtft.corpus.survey import survey_sources
+    from gtft.runner.dispatch import TITLES, dispatch, find_sources_root
+    from gtft.runner.launch import plan_launch
+    from gtft.runner.sling import check_sling, sling_run
     from gtft.runner.status import view_run
 
-    resolved = resolve_given(recipe, variables, sets, overlays)
-    role = resolved.recipe.role
-    if dry_run:
-        titles = [t.format(role=role) for t in TITLES.values()]
-        data = {"recipe": resolved.formula, "hash": resolved.hash, "beads": titles}
-
-        def render_plan() -> None:
-            click.echo(f"would create one epic and {len(titles)} beads for {resolved.formula}:")
-            for t in titles:
-                click.echo(f"  {t}")
-
-        emit(data, as_json, render_plan)
+    ws = _open(ctx, dry_run)
+    if rig is not None and ws is not None and ws.home is not None:
+        ws.home.town.rig(rig)
+    more_variables, more_sets = _scope(recipe, rig, role)
+    resolved = resolve_given(recipe, (*variables, *more_variables), (*sets, *more_sets), overlays)
+    root = find_sources_root(ws, Path.cwd()) if ws is not None else Path.cwd()
+    data = survey_sources(resolved.recipe.harvest.sources, root)
+    launch = plan_launch(
+        ws,
+        resolved,
+        root=root,
+        disk_at=ws.path if ws is not None else Path.cwd(),
+        source_bytes=sum(s.bytes for s in data),
+    )
+    titles = [t.format(role=resolved.recipe.role) for t in TITLES.values()]
+    summary = {"data": [s.as_dict() for s in data], **launch.as_dict(), "beads": titles}
+    if not as_json:
+        _show(resolved, data, launch, titles)
+    if ws is None or dry_run:
+        emit(summary, as_json, lambda: click.echo("nothing was created (--dry-run)"))
         return
-    ws = open_here(ctx)
-    run_id = dispatch(ws, resolved, get_actor(actor), Path.cwd())
+    if sling:
+        check_sling(ws, os.environ)
+    if not yes and not _ask(as_json):
+        click.echo("nothing was created")
+        return
+    run_id = dispatch(ws, resolved, get_actor(actor), root)
     run = ws.store.find_run(run_id)
     assert run is not None
     view = view_run(ws, run)
+    slung = sling_run(ws, run, os.environ) if sling else None
 
     def render() -> None:
         click.echo(f"{run_id}: epic {view.epic}")
         for s in view.stages:
             click.echo(f"  {s.bead}  {s.stage}")
-        click.echo(f"next: gtft work --once   (or: gtft run {run_id})")
+        if slung is not None:
+            click.echo(slung.text)
+            click.echo(f"next: gtft runs show {run_id}")
+        else:
+            click.echo(f"next: gtft work --once   (or: gtft run {run_id})")
 
-    emit(view.as_dict(), as_json, render)
+    emit(
+        {**view.as_dict(), "launch": summary, "slung": slung.as_dict() if slung else None},
+        as_json,
+        render,
+    )
+
+
+def _open(ctx: click.Context, dry_run: bool) -> Workspace | None:
+    """The workspace; None when a dry run would have to make it."""
+    from gtft.runner.workspace import locate_workspace
+
+    path = locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ)
+    if dry_run and not (path / "config.toml").exists():
+        return None
+    return open_here(ctx)
+
+
+def _scope(recipe: str, rig: str | None, role: str | None) -> tuple[list[str], list[str]]:
+    """``--rig`` and ``--role`` as (``--var``, ``--set``): the formula's variable of that name, else the key."""
+    from gtft.recipe.find import find_formula, search_folders
+    from gtft.recipe.formula import read_formula
+
+    variables: list[str] = []
+    sets: list[str] = []
+    if rig is None and role is None:
+        return variables, sets
+    formula = read_formula(find_formula(recipe, search_folders(Path.cwd())))
+    declared = {v.name for v in formula.vars}
+    for name, value, key in (
+        ("rig", rig, f'scope=["rig:{rig}"]'),
+        ("role", role, f'role="{role}"'),
+    ):
+        if value is None:
+            continue
+        if '"' in value or "\\" in value:
+            raise UsageError(f"--{name} {value}: that is no name of a {name}")
+        if name in declared:
+            variables.append(f"{name}={value}")
+        else:
+            sets.append(key)
+    return variables, sets
+
+
+def _ask(as_json: bool) -> bool:
+    """True when the beads are wanted. Raises UsageError when nobody is there to be asked."""
+    if as_json or not sys.stdin.isatty():
+        raise UsageError(
+            "nobody can be asked whether to create the beads",
+            why="--json was given" if as_json else "this is not a terminal",
+            fix="add --yes, or --dry-run for the summary only",
+        )
+    return click.confirm("create the beads?", default=False)
+
+
+def _show(
+    resolved: Resolved, data: tuple[SourceSize, ...], launch: Launch, titles: list[str]
+) -> None:
+    from gtft.artifact import short_id
+
+    scope = ", ".join(launch.scope) or "every rig that the sources hold"
+    click.echo(f"recipe   {launch.formula} ({short_id(launch.hash)}) for role {launch.role}")
+    click.echo(f"scope    {scope}")
+    click.echo(f"base     {launch.base}")
+    for s in data:
+        newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.newest))
+        click.echo(f"data     {s.type} {s.path}: {_say_data(s)}, newest {newest}")
+    for stage, figure in launch.stages.items():
+        click.echo(f"time     {stage}: {_say_figure(figure, _say_time)}")
+    click.echo(f"memory   {_say_figure(launch.memory, _say_size)}")
+    click.echo(f"disk     {_say_figure(launch.disk, _say_size)}")
+    for line in launch.box.describe():
+        click.echo(f"box      {line}")
+    for line in launch.warnings:
+        click.echo(f"warning  {line}")
+    click.echo(f"beads    one epic and {len(titles)}: {'; '.join(titles)}")
+
+
+def _say_data(s: SourceSize) -> str:
+    counted = f"{s.count} {s.unit} in " if s.unit != "files" else ""
+    return f"{counted}{s.files} files, {_say_size(s.bytes)}"
+
+
+def _say_figure(figure: Figure, say: Any) -> str:
+    if figure.low is None:
+        return f"not known: {figure.source}"
+    if figure.high is None:
+        return f"at least {say(figure.low)} ({figure.source})"
+    low, high = say(figure.low), say(figure.high)
+    return f"{low if low == high else f'{low} to {high}'} ({figure.source})"
+
+
+def _say_time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _say_size(size: float) -> str:
+    from gtft.runner.box import say_size
+
+    return say_size(size)

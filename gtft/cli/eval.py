@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ _eval = click.argument("eval_id", metavar="[EVAL]", required=False)
 def _artifacts(ctx: click.Context) -> Path:
     from gtft.runner.workspace import locate_workspace
 
-    return locate_workspace(ctx.find_root().obj, Path.cwd()) / "artifacts"
+    return locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ) / "artifacts"
 
 
 def _find(ctx: click.Context, prefix: str | None) -> Artifact:

@@ -23,6 +23,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "corpus": ("corpus", "Corpora: list, show, health, preview."),
     "eval": ("eval", "Evaluations: list, show, items."),
     "model": ("model", "Models: list, show the card."),
+    "sweep": ("sweep", "Deliver, resume, remind, retrain: seconds, for a dog or cron."),
+    "town": ("town", "The town around gtft: status, install, uninstall."),
+    "hook": ("hook", "What the installed hooks call; not for people."),
+    "history": ("history", "What happened in a run; in a town also Dolt's versions of it."),
+    "store": ("store", "Where the state is: show, move it into a town."),
     "doctor": ("doctor", "What is installed, what would fail, and how to mend it."),
 }
 

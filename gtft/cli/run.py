@@ -11,7 +11,7 @@ import click
 from gtft.cli.context import as_option, get_actor, open_here
 from gtft.cli.output import emit, json_option
 from gtft.cli.recipe_options import recipe_options, resolve_given
-from gtft.errors import PAUSED_EXIT, GtftError
+from gtft.errors import PAUSED_EXIT, GtftError, WorkerFailed
 
 if TYPE_CHECKING:
     from gtft.records.rows import Run
@@ -26,6 +26,9 @@ Examples:
   gtft run mol-gtft-finetune --var transcripts=DIR   with the recipe's variables
   gtft run run-1122-051641                     go on with a run (an id's beginning is enough)
   gtft run ft-1.2                              go on with the run of a bead
+  gtft run ft-1.2 --detach                     in the background; it outlives this terminal
+\b
+Inside a Gas Town agent's session (GT_ROLE is set) it always detaches: training outlives the agent.
 """,
 )
 @click.argument("target", metavar="RECIPE|RUN|BEAD")
@@ -33,6 +36,7 @@ Examples:
 @as_option
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--detach", is_flag=True, help="Go on in the background and return.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -43,11 +47,13 @@ def command(
     actor: str | None,
     as_json: bool,
     quiet: bool,
+    detach: bool,
 ) -> None:
     """Run a recipe, or go on with a run, up to where somebody must decide."""
     from gtft.cli.follow import describe_outcome, follow
     from gtft.runner.control import is_finished, resume
-    from gtft.runner.dispatch import dispatch
+    from gtft.runner.detached import is_agent
+    from gtft.runner.dispatch import dispatch, find_sources_root
     from gtft.runner.execution import catch_up, run_through
     from gtft.runner.status import view_run
 
@@ -56,7 +62,7 @@ def command(
     run = _find_run(ws, target)
     if run is None:
         resolved = resolve_given(target, variables, sets, overlays)
-        run_id = dispatch(ws, resolved, who, Path.cwd())
+        run_id = dispatch(ws, resolved, who, find_sources_root(ws, Path.cwd()))
         if not as_json:
             click.echo(
                 f"run {run_id} of {resolved.formula} for role {resolved.recipe.role}", err=True
@@ -70,6 +76,9 @@ def command(
         catch_up(ws)
         if not is_finished(ws, run):
             resume(ws, run, who)
+    if detach or is_agent(os.environ):
+        _detach(ws, run_id, who, as_json)
+        return
     with follow(quiet=quiet or as_json) as listen:
         outcome = run_through(ws, run_id, who, os.environ, listen)
     fresh = ws.store.find_run(run_id)
@@ -91,6 +100,47 @@ def command(
     emit(data, as_json, render)
     if outcome is not None and outcome.state == "paused":
         ctx.exit(PAUSED_EXIT)
+
+
+def _detach(ws: Workspace, run_id: str, who: str, as_json: bool) -> None:
+    """Have a runner of its own session carry the run, unless one does; say what is so."""
+    from gtft.runner.control import get_run
+    from gtft.runner.detached import (
+        find_runner,
+        log_path,
+        read_log_tail,
+        start_runner,
+        wait_for_start,
+    )
+    from gtft.runner.status import view_run
+
+    holder = find_runner(ws, run_id)
+    view = view_run(ws, get_run(ws, run_id))
+    waits = view.state.startswith(("review", "done"))
+    pid: int | None = None
+    if holder is None and not waits:
+        pid = start_runner(ws, run_id, who)
+        if not wait_for_start(ws, run_id, pid):
+            raise WorkerFailed(
+                f"the runner of {run_id} did not start",
+                why=read_log_tail(ws, run_id) or f"nothing in {log_path(ws, run_id)} yet",
+                fix=f"gtft status, then: gtft runs resume {run_id}",
+            )
+        view = view_run(ws, get_run(ws, run_id))
+    data = {"run": view.as_dict(), "outcome": "detached", "pid": pid, "held_by": holder}
+
+    def render() -> None:
+        if waits:
+            click.echo(f"nothing to do now: {run_id} is {view.state}; next: {view.next}")
+            return
+        if holder is not None:
+            click.echo(f"{run_id} is being worked on by {holder}; it is not started twice.")
+        else:
+            click.echo(f"{run_id} goes on in the background (log: {log_path(ws, run_id)}).")
+        click.echo("You need not wait: it outlives this session, and gtft mails who must decide.")
+        click.echo(f"See it: gtft runs show {run_id}")
+
+    emit(data, as_json, render)
 
 
 def _find_run(ws: Workspace, target: str) -> Run | None:

@@ -146,6 +146,20 @@ class Notify(_Table):
     to: tuple[str, ...] = Field(("mayor/",), description="mail addresses")
 
 
+class Retrain(_Table):
+    """When the sweep dispatches this recipe again by itself, after a run of it is done."""
+
+    enabled: bool = Field(False, description="may the sweep dispatch it again")
+    min_new_sessions: Annotated[int, Field(ge=0)] = Field(
+        50,
+        description="closed beads with their sessions since the last harvest that call for it; 0 = never",
+    )
+    max_age_days: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="age of the role's newest model that calls for it; 0 = never"
+    )
+    budget_runs: Positive = Field(1, description="runs dispatched by the sweep in 7 days, at most")
+
+
 class Recipe(_Table):
     """The whole ``[gtft]`` table, after variables, effort and overlays."""
 
@@ -159,3 +173,4 @@ class Recipe(_Table):
     card: Card = Card()
     review: Review = Review()
     notify: Notify = Notify()
+    retrain: Retrain = Retrain()

@@ -6,7 +6,7 @@ import time
 import uuid
 from pathlib import Path
 
-from gtft.beads.ledger import LABEL, NewBead
+from gtft.beads.ledger import KEEP_LABEL, LABEL, NewBead
 from gtft.contract import STAGES
 from gtft.recipe.resolve import Resolved
 from gtft.records.rows import Run, StageRow
@@ -72,12 +72,17 @@ def dispatch(ws: Workspace, resolved: Resolved, actor: str, root: Path) -> str:
     return run_id
 
 
+def find_sources_root(ws: Workspace, cwd: Path) -> Path:
+    """Where relative source paths of a new run start: the town, or without one the current folder."""
+    return ws.home.town.root if ws.home is not None else cwd
+
+
 def finish_dispatch(ws: Workspace, run: Run) -> None:
     """Create the run's beads if they are not there yet, and record their ids. Safe to repeat."""
     found = ws.ledger.find(label=LABEL, metadata={"gtft.run": run.id})
     ids = {b.metadata["gtft.stage"]: b.id for b in found}
     if not ids:
-        ids = ws.ledger.create_graph(_plan_beads(run))
+        ids = ws.ledger.create_graph(_plan_beads(run), actor=run.actor)
     ws.store.set_beads(run.id, ids["epic"], {s: ids[s] for s in STAGES})
 
 
@@ -90,8 +95,10 @@ def _plan_beads(run: Run) -> tuple[NewBead, ...]:
         f"The run of recipe {run.recipe_name}; "
         f"its beads go harvest, train, eval, card. Evidence: gtft runs show {run.id}",
         type="epic",
-        labels=(LABEL,),
+        labels=(LABEL, KEEP_LABEL),
         metadata={**facts, "gtft.stage": "epic"},
+        # An open box keeps `gt done` from closing the bead with the work unfinished (gas-town.md 3.3).
+        acceptance="- [ ] eval reviewed by a witness",
     )
     beads = [epic]
     for n, stage in enumerate(STAGES):
@@ -102,7 +109,7 @@ def _plan_beads(run: Run) -> tuple[NewBead, ...]:
                 description="Run: gtft run {id}\n\n"
                 f"Stage {stage} of {run.id}, recipe "
                 f"{run.recipe_name}. gtft closes this bead when its evidence holds.",
-                labels=(LABEL, f"gtft:{stage}"),
+                labels=(LABEL, KEEP_LABEL, f"gtft:{stage}"),
                 metadata={**facts, "gtft.stage": stage},
                 acceptance=ACCEPTANCE[stage],
                 parent="epic",

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
-
-import psutil
 
 from gtft.artifact import short_id, verify_artifact
-from gtft.beads.ledger import map_state
-from gtft.errors import EvidenceError, GtftError
+from gtft.beads.ledger import LABEL, map_state
+from gtft.errors import EvidenceError, InputError, TownError
+from gtft.runner.box import LEAST_MEMORY, say_count, say_size, survey_box
+from gtft.runner.doctor_town import UNREACHABLE, ListParts, check_town
+from gtft.runner.finding import Finding
 from gtft.runner.lease import find_lapsed
 from gtft.runner.process import is_locked
-from gtft.runner.workspace import Workspace
+from gtft.runner.workspace import Workspace, open_workspace
 
 CORE = (
     "click",
@@ -35,28 +32,32 @@ TRAIN = (
     "matplotlib",
 )  # fmt: skip
 LOW_DISK = 2 * 1024**3
-LOW_MEMORY = 2 * 1024**3
 
 
-@dataclass(frozen=True)
-class Finding:
-    """``level``: ok, note (works, but look) or wrong (something will fail)."""
+def examine(
+    path: Path, cwd: Path, environ: Mapping[str, str], list_parts: ListParts | None = None
+) -> list[Finding]:
+    """Every check of the workspace at ``path``, in a fixed order; it goes on where one thing is wrong.
 
-    level: Literal["ok", "note", "wrong"]
-    about: str
-    text: str
-    fix: str = ""
-
-
-def examine(ws: Workspace) -> list[Finding]:
-    """Every check, in a fixed order. Nothing is changed."""
-    return [
-        *_check_install(),
-        *_check_box(ws.path),
-        *_check_store(ws),
-        *_check_runs(ws),
-        *_check_artifacts(ws),
-    ]
+    Nothing is changed.
+    """
+    findings = [*_check_install(), *_check_box(path, cwd)]
+    of_town = list(check_town(path, cwd, environ, list_parts))
+    findings += of_town
+    if any(f.level == "wrong" and f.about in UNREACHABLE for f in of_town):
+        text = f"{path} was not opened: its town is not reachable"
+        return [*findings, Finding("note", "workspace", text)]
+    if not (path / "config.toml").exists():
+        text = f"{path} is not there yet: the first run makes it"
+        return [*findings, Finding("note", "workspace", text)]
+    try:
+        ws = open_workspace(path, environ=environ)
+        for check in (_check_store, _check_runs, _check_artifacts):
+            findings.extend(check(ws))
+    except (InputError, TownError) as e:
+        text = f"{path} cannot be read: {e.what}"
+        findings.append(Finding("wrong", "workspace", text, e.fix))
+    return findings
 
 
 def _check_install() -> Iterator[Finding]:
@@ -84,9 +85,6 @@ def _check_install() -> Iterator[Finding]:
             "bitsandbytes fetches code from a hub when this package is installed",
             "pip uninstall kernels",
         )
-    for tool in ("bd", "gt", "dolt"):
-        if shutil.which(tool) is None:
-            yield Finding("note", tool, "not on PATH: the embedded ledger and store are used")
 
 
 def _version(name: str) -> str | None:
@@ -96,8 +94,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _check_box(path: Path) -> Iterator[Finding]:
-    free = shutil.disk_usage(path).free
+def _check_box(path: Path, cwd: Path) -> Iterator[Finding]:
+    box = survey_box(path if path.is_dir() else cwd)
+    free = box.disk_free
     low = free < LOW_DISK
     yield Finding(
         "wrong" if low else "ok",
@@ -105,14 +104,16 @@ def _check_box(path: Path) -> Iterator[Finding]:
         f"{free / 1024**3:.1f} GiB free at {path}",
         "free some space, or use --workspace elsewhere" if low else "",
     )
-    memory = psutil.virtual_memory().available
-    low = memory < LOW_MEMORY
+    low = box.free < LEAST_MEMORY
     yield Finding(
         "note" if low else "ok",
         "memory",
-        f"{memory / 1024**3:.1f} GiB available, {os.cpu_count()} cores",
-        "training a nano base needs about 1.5 GiB" if low else "",
+        f"{say_size(box.free)} available, {box.cores} cores",
+        "training a nano base needs about 1.5 GiB; the sweep starts nothing now" if low else "",
     )
+    if box.groups:
+        who = ", ".join(say_count(len(g.pids), g.what) for g in box.groups)
+        yield Finding("ok", "also here", who)
 
 
 def _check_store(ws: Workspace) -> Iterator[Finding]:
@@ -121,7 +122,7 @@ def _check_store(ws: Workspace) -> Iterator[Finding]:
     if waiting:
         yield Finding(
             "note", "outbox", f"{len(waiting)} messages wait: {waiting[0].last_error or 'not tried'}",
-            "gtft work --once delivers them",
+            "gtft sweep delivers them",
         )  # fmt: skip
 
 
@@ -134,22 +135,22 @@ def _check_runs(ws: Workspace) -> Iterator[Finding]:
             f"its runner is gone; its worker {'still works' if alive else 'is gone too'}",
             f"gtft run {row.run_id}",
         )
-    for row in ws.store.list_stages():
+    labelled = ws.ledger.find(label=LABEL)
+    yield Finding("ok", "ledger", f"answers; {len(labelled)} beads with the label {LABEL}")
+    rows = ws.store.list_stages()
+    beads = ws.ledger.look(row.bead_id for row in rows if row.bead_id)
+    for row in rows:
+        show = f"gtft runs show {row.run_id}"
         if row.bead_id is None:
             yield Finding("wrong", row.run_id, f"{row.stage} has no bead", f"gtft run {row.run_id}")
-            continue
-        try:
-            seen = map_state(ws.ledger.show(row.bead_id))
-        except GtftError as e:
-            yield Finding("wrong", row.bead_id, e.what, f"gtft runs show {row.run_id}")
-            continue
-        if seen != row.state:
-            yield Finding(
-                "note",
-                row.bead_id,
-                f"the store says {row.state}, the ledger says {seen}",
-                f"gtft runs show {row.run_id}",
-            )
+        elif row.bead_id not in beads:
+            yield Finding("wrong", row.bead_id, f"the ledger has no bead of {row.stage}", show)
+        elif row.state == "ready" and beads[row.bead_id].status == "hooked":
+            text = f"on the hook of {beads[row.bead_id].assignee}, who has not begun"
+            yield Finding("ok", row.bead_id, text)
+        elif (seen := map_state(beads[row.bead_id])) != row.state:
+            text = f"the store says {row.state}, the ledger says {seen}"
+            yield Finding("note", row.bead_id, text, show)
 
 
 def _check_artifacts(ws: Workspace) -> Iterator[Finding]:

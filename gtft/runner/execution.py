@@ -20,9 +20,11 @@ from gtft.contract import (
     Paused,
     Produced,
     Stage,
+    Warned,
 )
-from gtft.errors import EvidenceError, GtftError, WorkerFailed, find_kind
+from gtft.errors import EvidenceError, GtftError, TownError, WorkerFailed, find_kind
 from gtft.records.rows import Run, StageRow
+from gtft.runner.byhand import respect_hands
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import check_evidence
 from gtft.runner.lease import Claim, claim_next, lease_end, may_take_over
@@ -36,10 +38,13 @@ from gtft.runner.moves import (
     submit,
 )
 from gtft.runner.outbox import deliver
+from gtft.runner.patience import wait_longer
 from gtft.runner.process import WorkerProcess, attach_worker, find_result, start_worker
 from gtft.runner.workspace import Workspace
 
 POLL_SECONDS = 0.1
+# How often the beads of a running stage are compared with the store, and late messages sent.
+LOOK_SECONDS = 10.0
 
 # Told of every event while a stage runs: (stage row, event).
 Listener = Callable[[StageRow, Event], None]
@@ -57,8 +62,10 @@ class Outcome:
 def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: Listener) -> Outcome:
     """Bring a claimed stage as far as it goes without a person.
 
-    KeyboardInterrupt asks the run to pause: the worker saves, and the stage goes back to ready.
+    KeyboardInterrupt asks the run to pause: the worker saves, and the stage goes back to ready. A town whose
+    server is away is waited for, `Config.patience_seconds` long; the worker goes on meanwhile.
     """
+    ws = wait_longer(ws, ws.config.patience_seconds)
     row = claim.stage
     run = ws.store.find_run(row.run_id)
     assert run is not None
@@ -139,11 +146,9 @@ def _follow(
 ) -> tuple[Event | None, str | None, bool]:
     """Read events until the worker ends. Returns (last deciding event, what was asked, still ours)."""
     row = claim.stage
+    watch = _Watch(wait_longer(ws, 0.0), claim, listen)
     last: Event | None = None
-    asked: str | None = None
     asked_at = 0.0
-    beat = time.monotonic()
-    every = min(ws.config.lease_seconds / 3, 1.0)
     while True:
         try:
             # Before the events: what it wrote last is read after it has ended.
@@ -156,22 +161,68 @@ def _follow(
                 worker = attach_worker(ws.job_dir(row.run_id, row.stage))
                 continue
             if ended:
-                return last, asked, True
-            if time.monotonic() - beat > every:
-                beat = time.monotonic()
-                if not ws.store.renew(row.run_id, row.stage, claim.token, lease_end(ws)):
-                    return last, asked, False
-                run = ws.store.find_run(row.run_id)
-                if run is not None and run.desired != "run" and asked is None:
-                    asked, asked_at = run.desired, time.monotonic()
+                return last, watch.asked, True
+            if watch.is_due():
+                before = watch.asked
+                if not watch.look():
+                    return last, watch.asked, False
+                if watch.asked and not before:
+                    asked_at = time.monotonic()
                     worker.stop()
-            if asked and time.monotonic() - asked_at > ws.config.stop_seconds:
+            if watch.asked and time.monotonic() - asked_at > ws.config.stop_seconds:
                 worker.stop(kill=True)
             time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            if asked is not None:
+            if watch.asked is not None:
                 raise
             ws.store.set_desired(row.run_id, "pause", claim.actor)
+
+
+class _Watch:
+    """What a runner looks after while its worker works: the lease, what the operator wants, what was done
+    to the beads by hand, messages that are late. A town that is away is told once, and tried again."""
+
+    def __init__(self, ws: Workspace, claim: Claim, listen: Listener) -> None:
+        self._ws = ws
+        self._claim = claim
+        self._listen = listen
+        self._every = min(ws.config.lease_seconds / 3, 1.0)
+        self._beat = self._looked = time.monotonic()
+        self._away = False
+        # "pause" or "cancel", once somebody asked for it.
+        self.asked: str | None = None
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._beat > self._every
+
+    def look(self) -> bool:
+        """One heartbeat. False when the stage is not ours any more."""
+        self._beat = time.monotonic()
+        try:
+            ours = self._renew()
+        except TownError as e:
+            if not self._away:
+                text = f"{e.what}; the worker goes on, and what it made is recorded when the town is back"
+                self._listen(self._claim.stage, Warned(code="town-away", text=text))
+            self._away = True
+            return True
+        self._away = False
+        return ours
+
+    def _renew(self) -> bool:
+        ws, row = self._ws, self._claim.stage
+        if not ws.store.renew(row.run_id, row.stage, self._claim.token, lease_end(ws)):
+            return False
+        run = ws.store.find_run(row.run_id)
+        if run is not None and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            deliver(ws)
+            for text in respect_hands(ws, [run]):
+                self._listen(row, Warned(code="by-hand", text=text))
+            run = ws.store.find_run(row.run_id)
+        if run is not None and run.desired != "run" and self.asked is None:
+            self.asked = run.desired
+        return True
 
 
 def _settle(ws: Workspace, claim: Claim, job: Job, produced: Produced) -> Outcome:
@@ -225,6 +276,7 @@ def catch_up(ws: Workspace) -> None:
         if row.stage != "eval":
             review_by_machine(ws, row)
     deliver(ws)
+    respect_hands(ws, ws.store.list_runs())
 
 
 def _settle_crash(

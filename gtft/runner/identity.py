@@ -37,7 +37,9 @@ def owner_is_gone(token: str) -> bool:
     if host != socket.gethostname() or not pid.isdigit():
         return False
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != start
+        owner = psutil.Process(int(pid))
+        # A zombie works no more; it only waits for its parent.
+        return f"{owner.create_time():.2f}" != start or owner.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

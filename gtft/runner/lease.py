@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gtft.beads.lifecycle import check_move
+from gtft.errors import ConflictError
 from gtft.records.rows import Change, StageRow
 from gtft.runner.identity import make_token, owner_is_gone
+from gtft.runner.patience import insist
 from gtft.runner.workspace import Workspace
 
 
@@ -34,17 +36,27 @@ def claim_stage(ws: Workspace, row: StageRow, actor: str) -> Claim | None:
     won = ws.store.claim(row, actor, token, lease_end(ws), text)
     if won is None or won.bead_id is None:
         return None
-    if row.state == "active":
-        ws.ledger.hand_over(won.bead_id, actor)
-    elif not ws.ledger.claim(won.bead_id, actor):
-        # Somebody claimed the bead by hand: it is theirs, and the stage waits.
-        holder = ws.ledger.show(won.bead_id).assignee or "nobody"
-        check_move("active", "ready", "paused")
-        text = f"bead {won.bead_id} is claimed by {holder}"
-        back = Change("active", "ready", "paused", actor, text)
-        ws.store.change(won.run_id, won.stage, back, token=token)
+    bead_id = won.bead_id
+    try:
+        if row.state == "active":
+            insist(ws, lambda: ws.ledger.hand_over(bead_id, actor))
+        elif not insist(ws, lambda: ws.ledger.claim(bead_id, actor)):
+            seen = ws.ledger.show(bead_id)
+            _give_back(
+                ws, won, token, actor, f"is {seen.status}, held by {seen.assignee or 'nobody'}"
+            )
+            return None
+    except ConflictError as e:
+        _give_back(ws, won, token, actor, f"cannot be claimed: {e.what}")
         return None
     return Claim(won, token, actor)
+
+
+def _give_back(ws: Workspace, won: StageRow, token: str, actor: str, why: str) -> None:
+    """The bead is somebody else's by hand: the stage waits."""
+    check_move("active", "ready", "paused")
+    back = Change("active", "ready", "paused", actor, f"bead {won.bead_id} {why}")
+    ws.store.change(won.run_id, won.stage, back, token=token)
 
 
 def claim_next(ws: Workspace, actor: str, run_id: str | None = None) -> Claim | None:

@@ -12,8 +12,11 @@ from gtft.recipe.schema import Recipe
 from gtft.records.rows import ArtifactRow, Change, Message, ModelRow, Run, StageRow
 from gtft.runner.evidence import Evidence
 from gtft.runner.lease import Claim
-from gtft.runner.outbox import deliver, tell_ledger, tell_people
+from gtft.runner.outbox import deliver, nudge_people, tell_feed, tell_ledger, tell_people
 from gtft.runner.workspace import Workspace
+
+# Roles that are of the town, not of a rig (gas-town.md section 3).
+TOWN_ROLES = ("mayor", "deacon")
 
 
 def read_recipe(run: Run) -> Recipe:
@@ -28,13 +31,15 @@ def hold(
     row = claim.stage
     check_move("active", "ready", reason)
     run = _run(ws, row.run_id)
-    messages = [tell_ledger("release", _bead(row), failed=reason == "failed")]
+    messages = [tell_ledger("release", _bead(row), claim.actor, failed=reason == "failed")]
     if text:
-        messages.append(tell_ledger("note", _bead(row), text=f"{reason}: {text}"))
+        messages.append(tell_ledger("note", _bead(row), claim.actor, text=f"{reason}: {text}"))
     if reason == "failed" and announce:
         messages.append(
             _tell(run, "GTFT_FAILED", row.stage, f"{text}\nNext: gtft runs show {run.id}")
         )
+    if announce:
+        messages.append(tell_feed(f"gtft_{reason}", _bead(row), claim.actor, row.stage))
     change = Change("active", "ready", reason, claim.actor, text, tuple(messages))
     done = ws.store.change(row.run_id, row.stage, change, token=claim.token)
     deliver(ws)
@@ -46,17 +51,9 @@ def submit(ws: Workspace, claim: Claim, evidence: Evidence) -> StageRow:
     row = claim.stage
     check_move("active", "review", None)
     run = _run(ws, row.run_id)
-    messages = [tell_ledger("submit", _bead(row), note=evidence.text)]
+    messages = [tell_ledger("submit", _bead(row), claim.actor, note=evidence.text)]
     if row.stage == "eval":
-        who = ", ".join(read_recipe(run).review.approvers)
-        messages.append(
-            _tell(
-                run,
-                "GTFT_REVIEW",
-                row.stage,
-                f"Waits for: {who}\nBead: {row.bead_id}\nNext: gtft review show {row.bead_id}",
-            )
-        )
+        messages += _ask_for_review(ws, run, row, claim.actor)
     artifact = ArtifactRow(
         id=evidence.artifact.id,
         kind=evidence.artifact.kind,
@@ -83,21 +80,24 @@ def accept(ws: Workspace, row: StageRow, reviewer: str, text: str) -> StageRow:
     run = _run(ws, row.run_id)
     mark = short_id(row.artifact_id or "")
     reason = f"{row.stage} accepted by {reviewer}: artifact {mark} re-hashed and found whole"
-    messages = [tell_ledger("close", _bead(row), reason=reason)]
+    messages = [tell_ledger("close", _bead(row), reviewer, reason=reason)]
+    if row.stage == "eval":
+        messages.insert(
+            0, tell_ledger("answer", _bead(row), reviewer, reason=f"approved: {reason}")
+        )
     model = None
+    notify = read_recipe(run).notify
     if row.stage == STAGES[-1]:
         model = _make_model(ws, run, row)
-        messages.append(
-            tell_ledger(
-                "close", run.epic_bead or "", reason=f"run {run.id} complete, card {mark} written"
-            )
-        )
-        if read_recipe(run).notify.verbosity != "quiet":
+        closing = f"run {run.id} complete, card {mark} written"
+        messages.append(tell_ledger("close", run.epic_bead or "", reviewer, reason=closing))
+        if notify.verbosity != "quiet":
             messages.append(
                 _tell(run, "GTFT_DONE", model.name, f"Next: gtft model show {model.name}")
             )
-    elif read_recipe(run).notify.verbosity == "loud":
-        messages.append(_tell(run, "GTFT_DONE", row.stage, text))
+        messages.append(tell_feed("gtft_done", run.epic_bead or "", reviewer, model.name))
+    elif notify.verbosity == "loud":
+        messages.append(nudge_people(notify.to, f"GTFT_DONE: {row.stage} of {run.id}: {text}"))
     change = Change("review", "done", None, reviewer, text, tuple(messages))
     done = ws.store.change(row.run_id, row.stage, change, model=model, reviewer=reviewer)
     deliver(ws)
@@ -109,8 +109,8 @@ def refuse_evidence(ws: Workspace, row: StageRow, text: str) -> StageRow:
     check_move("review", "ready", "failed")
     run = _run(ws, row.run_id)
     messages = (
-        tell_ledger("release", _bead(row), failed=True),
-        tell_ledger("note", _bead(row), text=f"failed: {text}"),
+        tell_ledger("release", _bead(row), "gtft", failed=True),
+        tell_ledger("note", _bead(row), "gtft", text=f"failed: {text}"),
         _tell(run, "GTFT_FAILED", row.stage, f"{text}\nNext: gtft runs resume {run.id}"),
     )
     change = Change("review", "ready", "failed", "gtft", text, messages)
@@ -127,10 +127,14 @@ def finish_unfinished(
     open_rows = [s for s in ws.store.list_stages(run.id) if s.state != "done"]
     for row in open_rows:
         check_move(row.state, "done", reason)  # type: ignore[arg-type]
-        messages = [tell_ledger("close", _bead(row), reason=f"{reason} by {actor}: {text}")]
+        said = f"{reason} by {actor}: {text}"
+        messages = [tell_ledger("close", _bead(row), actor, reason=said)]
+        if row.stage == "eval":
+            messages.insert(0, tell_ledger("answer", _bead(row), actor, reason=said))
         if row is open_rows[-1]:
-            closing = f"run {run.id} {reason} by {actor}: {text}"
-            messages.append(tell_ledger("close", run.epic_bead or "", reason=closing))
+            closing = f"run {run.id} {said}"
+            messages.append(tell_ledger("close", run.epic_bead or "", actor, reason=closing))
+            messages.append(tell_feed(f"gtft_{reason}", run.epic_bead or "", actor, text))
             if reason == "rejected":
                 body = f"{actor}: {text}\nNext: gtft runs show {run.id}"
                 messages.append(_tell(run, "GTFT_FAILED", "rejected eval", body))
@@ -149,6 +153,34 @@ def reopen_held(ws: Workspace, run: Run, actor: str) -> list[StageRow]:
             change = Change("ready", "ready", None, actor, f"resumed, was {row.reason}")
             cleared.append(ws.store.change(run.id, row.stage, change))
     return cleared
+
+
+def _ask_for_review(ws: Workspace, run: Run, row: StageRow, actor: str) -> list[Message]:
+    """The witness gets a bead and mail; whoever the recipe names is told too."""
+    recipe = read_recipe(run)
+    who = tuple(_find_address(ws, run, a) for a in recipe.review.approvers)
+    told = recipe.notify.to if ws.home is None else (*who, *recipe.notify.to)
+    body = (
+        f"Waits for: {', '.join(recipe.review.approvers)}\nBead: {row.bead_id}\n"
+        f"Next: gtft review show {row.bead_id}"
+    )
+    subject = _subject(run, "GTFT_REVIEW", row.stage)
+    return [
+        tell_ledger("ask", _bead(row), actor, assignee=who[0] if who else "", attempt=row.attempt),
+        tell_people(tuple(dict.fromkeys(told)), subject, body),
+        tell_feed("gtft_review", _bead(row), actor, f"waits for {', '.join(who)}"),
+    ]
+
+
+def _find_address(ws: Workspace, run: Run, approver: str) -> str:
+    """The mail address of an approver: a full name as it is, a role as that of the rig it is for."""
+    if "/" in approver:
+        return approver
+    if approver in TOWN_ROLES:
+        return f"{approver}/"
+    rigs = [s.removeprefix("rig:") for s in run.recipe["recipe"]["scope"] if s.startswith("rig:")]
+    rig = rigs[0] if len(rigs) == 1 else ws.home.rig.name if ws.home is not None else ""
+    return f"{rig}/{approver}" if rig else approver
 
 
 def _make_model(ws: Workspace, run: Run, card: StageRow) -> ModelRow:
@@ -183,5 +215,10 @@ def _bead(row: StageRow) -> str:
 
 
 def _tell(run: Run, what: str, detail: str, body: str) -> Message:
-    subject = f"{what}: {detail} of {run.id} ({run.recipe_name}, {run.role})"
-    return tell_people(tuple(run.recipe["recipe"]["notify"]["to"]), subject, body)
+    return tell_people(
+        tuple(run.recipe["recipe"]["notify"]["to"]), _subject(run, what, detail), body
+    )
+
+
+def _subject(run: Run, what: str, detail: str) -> str:
+    return f"{what}: {detail} of {run.id} ({run.recipe_name}, {run.role})"

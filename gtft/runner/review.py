@@ -57,7 +57,7 @@ def approve(ws: Workspace, row: StageRow, actor: str, text: str) -> StageRow:
     """The witness accepts the eval. Raises ReviewError when this actor may not."""
     run = ws.store.find_run(row.run_id)
     assert run is not None
-    check_reviewer(run, row, actor)
+    check_reviewer(ws, run, row, actor)
     gather_evidence(ws, row)
     return accept(ws, row, actor, text or "evidence accepted")
 
@@ -72,12 +72,12 @@ def reject(ws: Workspace, row: StageRow, actor: str, text: str) -> list[StageRow
             why="it is what the next run learns from",
             fix=f'gtft review reject {row.bead_id} --reason "…"',
         )
-    check_reviewer(run, row, actor)
+    check_reviewer(ws, run, row, actor)
     return finish_unfinished(ws, run, "rejected", actor, text)
 
 
-def check_reviewer(run: Run, row: StageRow, actor: str) -> None:
-    """Raises ReviewError unless ``actor`` fills an approving role and is not who did the work."""
+def check_reviewer(ws: Workspace, run: Run, row: StageRow, actor: str) -> None:
+    """Raises ReviewError unless ``actor`` fills an approving role and did none of the run's work."""
     rules = read_recipe(run).review
     if not any(fills_role(actor, role) for role in rules.approvers):
         raise ReviewError(
@@ -85,7 +85,8 @@ def check_reviewer(run: Run, row: StageRow, actor: str) -> None:
             why=f"the recipe names {', '.join(rules.approvers)}",
             fix=f"gtft review approve {row.bead_id} --as {rules.approvers[0]}",
         )
-    if actor == row.worker and not rules.self_approval:
+    workers = {s.worker for s in ws.store.list_stages(run.id)}
+    if actor in workers and not rules.self_approval:
         raise ReviewError(
             f"{actor} did the work and may not approve it",
             why="the reviewer is never the worker, unless the recipe sets review.self_approval",

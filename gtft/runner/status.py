@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gtft.beads.ledger import map_state
+from gtft.beads.ledger import Bead, map_state
 from gtft.contract import EVENTS_FILE, Progress, parse_event
-from gtft.errors import ConflictError
 from gtft.records.rows import Run, StageRow
 from gtft.runner.lease import may_take_over
 from gtft.runner.workspace import Workspace
@@ -53,11 +52,24 @@ class RunView:
 
 def view_runs(ws: Workspace) -> list[RunView]:
     """Newest first."""
-    return [view_run(ws, r) for r in ws.store.list_runs()]
+    rows = ws.store.list_stages()
+    beads = _look(ws, rows)
+    return [
+        _view(ws, run, [s for s in rows if s.run_id == run.id], beads)
+        for run in ws.store.list_runs()
+    ]
 
 
 def view_run(ws: Workspace, run: Run) -> RunView:
     rows = ws.store.list_stages(run.id)
+    return _view(ws, run, rows, _look(ws, rows))
+
+
+def _look(ws: Workspace, rows: list[StageRow]) -> dict[str, Bead]:
+    return ws.ledger.look([s.bead_id for s in rows if s.bead_id])
+
+
+def _view(ws: Workspace, run: Run, rows: list[StageRow], beads: dict[str, Bead]) -> RunView:
     state, waits, step = _judge(ws, run, rows)
     return RunView(
         id=run.id,
@@ -69,7 +81,7 @@ def view_run(ws: Workspace, run: Run) -> RunView:
         epic=run.epic_bead,
         actor=run.actor,
         created_us=run.created_us,
-        stages=tuple(_view_stage(ws, r) for r in rows),
+        stages=tuple(_view_stage(ws, r, beads.get(r.bead_id or "")) for r in rows),
     )
 
 
@@ -96,11 +108,9 @@ def _judge(ws: Workspace, run: Run, rows: list[StageRow]) -> tuple[str, str, str
     return f"ready ({now.stage})", "a worker", f"gtft run {run.id}"
 
 
-def _view_stage(ws: Workspace, row: StageRow) -> StageView:
-    try:
-        bead_state: str = map_state(ws.ledger.show(row.bead_id)) if row.bead_id else "not created"
-    except ConflictError:
-        bead_state = "gone"
+def _view_stage(ws: Workspace, row: StageRow, bead: Bead | None) -> StageView:
+    absent = "gone" if row.bead_id else "not created"
+    bead_state: str = absent if bead is None else map_state(bead)
     live = row.state == "active"
     return StageView(
         stage=row.stage,

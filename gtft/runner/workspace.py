@@ -1,13 +1,15 @@
 """The workspace: where gtft keeps its state, and what is opened from it.
 
 ``.gtft/``: ``config.toml``, ``gtft.db`` (store), ``beads.db`` (embedded ledger), ``artifacts/``,
-``bases/``, ``runs/<run>/<stage>/`` (job directories), ``mail.log``.
+``bases/``, ``runs/<run>/<stage>/`` (job directories), ``mail.log``. In a town that gtft is installed in,
+it is ``<town>/.gtft``, its store is in the Dolt database of a rig and its ledger is that rig's ``bd``.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +18,25 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gtft.artifact import write_file
+from gtft.beads.bd import BdLedger
 from gtft.beads.ledger import Ledger
 from gtft.beads.local import LocalLedger
 from gtft.errors import InputError, translate_os_error
+from gtft.records.dolt import Target, check_target, open_dolt
 from gtft.records.store import Store, open_sqlite
+from gtft.town.locate import Rig, Town, find_root, find_server, read_town
 
 DEFAULT_NAME = ".gtft"
+
+
+class TownLink(BaseModel):
+    """``[town]`` in ``config.toml``: state is kept in this town, in the database of this rig."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rig: str
+    # Relative to the workspace, so that a town can be moved.
+    root: str = ".."
 
 
 class Config(BaseModel):
@@ -36,6 +51,19 @@ class Config(BaseModel):
     stop_seconds: float = Field(120.0, gt=0)
     # How often a stage whose worker was killed is started again by itself.
     retries: int = Field(2, ge=0)
+    # How long a runner waits for a store that is away before it gives up; its worker goes on.
+    patience_seconds: float = Field(900.0, ge=0)
+    # A run that waits longer than this for somebody is stale: the sweep says so.
+    stale_days: float = Field(14.0, gt=0)
+    town: TownLink | None = None
+
+
+@dataclass(frozen=True)
+class Home:
+    """The town that a workspace keeps its state in, and the rig whose database and beads it uses."""
+
+    town: Town
+    rig: Rig
 
 
 @dataclass(frozen=True)
@@ -45,6 +73,9 @@ class Workspace:
     store: Store
     ledger: Ledger
     now: Callable[[], float]
+    # What the programs of the town are called with.
+    environ: Mapping[str, str]
+    home: Home | None = None
 
     @property
     def artifacts(self) -> Path:
@@ -62,32 +93,74 @@ class Workspace:
         return self.path / stored
 
 
-def locate_workspace(given: str | None, cwd: Path) -> Path:
-    """``--workspace``, else the nearest ``.gtft`` at or above ``cwd``, else ``cwd/.gtft``."""
+def locate_workspace(given: str | None, cwd: Path, environ: Mapping[str, str]) -> Path:
+    """``--workspace``; in a town ``<town>/.gtft``; else the nearest ``.gtft`` at or above ``cwd``,
+    else ``cwd/.gtft``. Never a folder of its own in a rig or a worktree."""
     if given:
         return Path(given).absolute()
+    town = find_root(cwd, environ)
+    if town is not None:
+        return town / DEFAULT_NAME
     for folder in (cwd, *cwd.parents):
-        if (folder / DEFAULT_NAME / "gtft.db").exists():
+        if (folder / DEFAULT_NAME / "config.toml").exists():
             return (folder / DEFAULT_NAME).absolute()
     return (cwd / DEFAULT_NAME).absolute()
 
 
-def open_workspace(path: Path, *, now: Callable[[], float] = time.time) -> Workspace:
-    """Open a workspace, made on first use. Raises InputError when it cannot be used."""
+def read_config(path: Path) -> Config:
+    """``config.toml`` of the workspace at ``path``. Raises InputError when it cannot be used."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "artifacts").mkdir(exist_ok=True)
-        config_path = path / "config.toml"
-        if not config_path.exists():
-            write_file(config_path, tomli_w.dumps(Config().model_dump()).encode())
-        config = Config.model_validate(tomli.loads(config_path.read_text("utf-8")))
+        return Config.model_validate(tomli.loads((path / "config.toml").read_text("utf-8")))
     except OSError as e:
         raise translate_os_error(e, "opening the workspace") from e
     except (tomli.TOMLDecodeError, ValidationError) as e:
         raise InputError(
             f"{path / 'config.toml'} cannot be used", why=str(e), fix="mend it, or delete it"
         ) from e
-    store = Store(open_sqlite(path / "gtft.db"), now)
+
+
+def write_config(path: Path, config: Config) -> None:
+    write_file(path / "config.toml", tomli_w.dumps(config.model_dump(exclude_none=True)).encode())
+
+
+def open_workspace(
+    path: Path, *, now: Callable[[], float] = time.time, environ: Mapping[str, str] = os.environ
+) -> Workspace:
+    """Open a workspace, made on first use. Raises InputError when it cannot be used, TownError when
+    its town cannot."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "artifacts").mkdir(exist_ok=True)
+        if not (path / "config.toml").exists():
+            write_config(path, Config())
+    except OSError as e:
+        raise translate_os_error(e, "opening the workspace") from e
+    config = read_config(path)
+    if config.town is None:
+        store = Store(open_sqlite(path / "gtft.db"), now)
+        store.migrate()
+        local = LocalLedger(path / "beads.db", config.prefix, now)
+        return Workspace(path, config, store, local, now, environ)
+    home, target = find_home(path, config.town, environ)
+    engine = open_dolt(target)
+    check_target(engine, target)
+    store = Store(engine, now)
     store.migrate()
-    ledger = LocalLedger(path / "beads.db", config.prefix, now)
-    return Workspace(path, config, store, ledger, now)
+    ledger = BdLedger(home.rig.beads_dir, environ)
+    return Workspace(path, config, store, ledger, now, environ, home)
+
+
+def find_home(path: Path, link: TownLink, environ: Mapping[str, str]) -> tuple[Home, Target]:
+    """The town of a workspace and the database in it. Raises TownError."""
+    town = read_town((path / link.root).resolve())
+    rig = town.rig(link.rig)
+    server = find_server(town, environ)
+    target = Target(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        database=rig.database,
+        project_id=rig.project_id,
+    )
+    return Home(town, rig), target

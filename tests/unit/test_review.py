@@ -4,45 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gtft.artifact import stage_artifact
-from gtft.contract import STAGES
 from gtft.errors import EvidenceError, ReviewError
-from gtft.recipe.schema import Recipe, Review
-from gtft.records.rows import ArtifactRow, Change, Run, StageRow
-from gtft.runner.dispatch import finish_dispatch
-from gtft.runner.evidence import KINDS
+from gtft.recipe.schema import Review
+from gtft.records.rows import Change
 from gtft.runner.execution import catch_up
-from gtft.runner.lease import claim_next
 from gtft.runner.outbox import deliver, tell_ledger
 from gtft.runner.review import approve, find_waiting, reject
 from gtft.runner.status import view_run
 from gtft.runner.workspace import Workspace
-
-
-def make_waiting(ws: Workspace, review: Review | None = None) -> StageRow:
-    """A run whose eval is submitted: real artifacts, real moves, by worker ``gizmo/polecats/a``."""
-    recipe = Recipe(role="witness", review=review or Review()).model_dump(mode="json")
-    run = Run("run-1", "mol-x", "sha256:r", {"recipe": recipe}, "witness", None, "me", str(ws.path),
-              "run", ws.store.now_us())  # fmt: skip
-    rows = tuple(
-        StageRow(run.id, s, n, None, "ready", None, "", None, None, 0, None, None, None, None, 0)
-        for n, s in enumerate(STAGES)
-    )
-    ws.store.add_run(run, rows)
-    finish_dispatch(ws, run)
-    for stage in ("harvest", "train", "eval"):
-        claim = claim_next(ws, "gizmo/polecats/a")
-        assert claim is not None and claim.stage.stage == stage
-        with stage_artifact(ws.artifacts, KINDS[stage]) as s:
-            (s.path / "verdict.md").write_text(stage)
-        path = str(s.result.path.relative_to(ws.path))
-        made = ArtifactRow(s.result.id, KINDS[stage], path, {}, ws.store.now_us())
-        up = Change("active", "review", None, claim.actor, "")
-        row = ws.store.change(run.id, stage, up, token=claim.token, artifact=made)
-        if stage != "eval":
-            ws.store.change(run.id, stage, Change("review", "done", None, "gtft", ""))
-            ws.ledger.close(row.bead_id or "", "accepted by the machine, found whole")
-    return find_waiting(ws, run.id)
+from run_case import make_waiting
 
 
 def test_a_witness_approves_and_the_card_becomes_ready(ws: Workspace) -> None:
@@ -64,7 +34,7 @@ def test_a_witness_approves_and_the_card_becomes_ready(ws: Workspace) -> None:
     ],
 )
 def test_who_may_review(ws: Workspace, review: Review, actor: str, allowed: bool) -> None:
-    row = make_waiting(ws, review)
+    row = make_waiting(ws, review=review)
     if allowed:
         assert approve(ws, row, actor, "").state == "done"
     else:
@@ -125,7 +95,7 @@ def test_a_paused_run_says_so_between_two_stages(ws: Workspace) -> None:
 def test_a_message_that_nobody_understands_is_kept_not_dropped(ws: Workspace) -> None:
     row = make_waiting(ws)
     odd = Change(
-        "review", "ready", "failed", "gtft", "", (tell_ledger("dance", row.bead_id or ""),)
+        "review", "ready", "failed", "gtft", "", (tell_ledger("dance", row.bead_id or "", "gtft"),)
     )
     ws.store.change("run-1", "eval", odd)
     assert [m.payload["op"] for m in deliver(ws)] == ["dance"]
