@@ -30,9 +30,6 @@ _AWAY = {0, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
 _ROLLED_BACK_WORDS = ("serialization", "conflict", "try restarting", "constraint violation")
 _AWAY_WORDS = ("i/o timeout", "broken pipe", "connection reset", "read only", "no root value found")
 
-# How often a version commit waits for another writer's, 20 ms each.
-_WAITS = 0
-
 log = logging.getLogger("gtft.records")
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -142,7 +139,8 @@ def as_unit(method: Callable[Concatenate[S, Unit, P], R]) -> Callable[Concatenat
 def commit_version(c: sa.Connection, message: str, author: str) -> None:
     """A Dolt commit of our own tables, after the SQL COMMIT and outside of any transaction.
 
-    Never raises: the rows are committed already, and what fails here rides on the next version.
+    Never raises: the rows are committed already, and what fails here rides on the next version. When
+    ``bd`` commits in the same moment Dolt may put its rows on our version, or ours on its; none is lost.
     """
     name = "".join(x for x in author if x.isprintable() and x not in "<>").strip() or "gtft"
     ours = list(t.metadata.tables)
@@ -150,24 +148,12 @@ def commit_version(c: sa.Connection, message: str, author: str) -> None:
         c.exec_driver_sql("SET autocommit = 1")
         marks = ", ".join(["%s"] * len(ours))
         c.exec_driver_sql(f"CALL DOLT_ADD({marks})", tuple(ours)).all()
-        _wait_for_others(c)
         commit = "CALL DOLT_COMMIT('-m', %s, '--author', %s)"
         line = " ".join(message.split())
         c.exec_driver_sql(commit, (line, f"{name} <{name}@gtft>")).all()
     except DBAPIError as e:
         if "nothing to commit" not in str(e.orig):
             log.warning("no version commit for %r, it rides on the next: %s", message, _say(e))
-
-
-def _wait_for_others(c: sa.Connection) -> None:
-    """Dolt commits whatever is staged, and the stage is shared: let a ``bd`` in between its own DOLT_ADD
-    and DOLT_COMMIT finish. (Should it come in between all the same, its rows are on our version.)"""
-    ours = set(t.metadata.tables)
-    for _ in range(_WAITS):
-        staged = c.exec_driver_sql("SELECT table_name FROM dolt_status WHERE staged = 1").scalars()
-        if set(staged) <= ours:
-            return
-        time.sleep(random.uniform(0.01, 0.03))  # noqa: S311
 
 
 def _classify(e: DBAPIError) -> Fault:

@@ -20,7 +20,7 @@ from gtft.records.store import Store
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.lease import claim_next
 from gtft.runner.workspace import Config, Workspace, open_workspace, write_config
-from store_case import make_target, query
+from store_case import make_target
 from town_case import DoltServer, make_beads, need_tools, run
 
 BEADS = 200
@@ -169,12 +169,6 @@ def test_each_bead_is_claimed_once_on_dolt_beside_a_writer_through_bd(
     written = out.get(timeout=60)
     writer.join(timeout=60)
     check_claims(ws, claimed, beads)
-    strange = query(
-        target,
-        "SELECT DISTINCT table_name FROM dolt_diff"
-        " WHERE message LIKE 'gtft %' AND table_name NOT LIKE 'gtft\\_%'",
-    )
-    print("STRANGE", strange, query(target, "SELECT count(DISTINCT commit_hash) FROM dolt_diff WHERE message LIKE 'gtft %' AND table_name NOT LIKE 'gtft%'"), query(target, "SELECT count(*) FROM dolt_log WHERE message LIKE 'gtft %'"))
     # Our versions took nothing back of what the other wrote, nor the other of ours.
     seen = BdLedger(beads_dir, environ).show(bead)
     assert written > 0
