@@ -206,7 +206,13 @@ class Store:
         return [StageRow(**r._mapping) for r in u.c.execute(query)]
 
     def claim(
-        self, row: StageRow, actor: str, token: str, lease_until_us: int, text: str
+        self,
+        row: StageRow,
+        actor: str,
+        token: str,
+        lease_until_us: int,
+        text: str,
+        messages: tuple[Message, ...] = (),
     ) -> StageRow | None:
         """Compare-and-set: take a stage that still is as ``row`` says. None when somebody was faster.
 
@@ -214,13 +220,20 @@ class Store:
         carries a token unique to the claimer and is believed only after COMMIT and a re-read
         (dolt.md section 6).
         """
-        self._claim(row, actor, token, lease_until_us, text)
+        self._claim(row, actor, token, lease_until_us, text, messages)
         seen = self.find_stage(row.run_id, row.stage)
         return seen if seen.token == token else None
 
     @as_unit
     def _claim(
-        self, u: Unit, row: StageRow, actor: str, token: str, lease_until_us: int, text: str
+        self,
+        u: Unit,
+        row: StageRow,
+        actor: str,
+        token: str,
+        lease_until_us: int,
+        text: str,
+        messages: tuple[Message, ...],
     ) -> None:
         takeover = row.state == "active"
         done = u.c.execute(
@@ -244,6 +257,7 @@ class Store:
         if done.rowcount == 1:
             kind = "taken-over" if takeover else "claimed"
             self._add_event(u, row.run_id, row.stage, kind, actor, text)
+            self._add_messages(u, row.run_id, messages)
             u.note(_name_move(row.run_id, row.stage, row.state, "active", None, actor), actor)
 
     @as_unit

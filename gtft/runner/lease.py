@@ -8,6 +8,7 @@ from gtft.beads.lifecycle import check_move
 from gtft.errors import ConflictError
 from gtft.records.rows import Change, StageRow
 from gtft.runner.identity import make_token, owner_is_gone
+from gtft.runner.outbox import tell_feed
 from gtft.runner.patience import insist
 from gtft.runner.workspace import Workspace
 
@@ -33,7 +34,8 @@ def claim_stage(ws: Workspace, row: StageRow, actor: str) -> Claim | None:
     text = f"attempt {row.attempt + 1}"
     if row.state == "active":
         text += f"; the lease of {row.worker} lapsed"
-    won = ws.store.claim(row, actor, token, lease_end(ws), text)
+    started = (tell_feed("gtft_started", row.bead_id or "", actor, f"{row.stage}, {text}"),)
+    won = ws.store.claim(row, actor, token, lease_end(ws), text, started)
     if won is None or won.bead_id is None:
         return None
     bead_id = won.bead_id
