@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gtft.artifact import stage_artifact
 from gtft.contract import STAGES
-from gtft.recipe.schema import Recipe, Review
+from gtft.recipe.schema import Notify, Recipe, Review
 from gtft.records.rows import Run, StageRow
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import KINDS, Evidence
@@ -15,9 +15,16 @@ from gtft.runner.workspace import Workspace
 WORKER = "gizmo/polecats/a"
 
 
-def add_run(ws: Workspace, run_id: str = "run-1", review: Review | None = None) -> Run:
+def add_run(
+    ws: Workspace,
+    run_id: str = "run-1",
+    review: Review | None = None,
+    notify: Notify | None = None,
+) -> Run:
     """A dispatched run: its rows and its beads."""
-    recipe = Recipe(role="witness", review=review or Review()).model_dump(mode="json")
+    recipe = Recipe(
+        role="witness", review=review or Review(), notify=notify or Notify()
+    ).model_dump(mode="json")
     run = Run(run_id, "mol-x", "sha256:r", {"recipe": recipe}, "witness", None, "me", str(ws.path),
               "run", ws.store.now_us())  # fmt: skip
     rows = tuple(
@@ -44,9 +51,14 @@ def finish_stage(ws: Workspace, claim: Claim) -> StageRow:
     return row if stage == "eval" else accept(ws, row, "gtft", "re-hashed")
 
 
-def make_waiting(ws: Workspace, run_id: str = "run-1", review: Review | None = None) -> StageRow:
+def make_waiting(
+    ws: Workspace,
+    run_id: str = "run-1",
+    review: Review | None = None,
+    notify: Notify | None = None,
+) -> StageRow:
     """A run whose eval waits for its witness."""
-    add_run(ws, run_id, review)
+    add_run(ws, run_id, review, notify)
     for _ in STAGES[:3]:
         row = finish_stage(ws, claim_of(ws, run_id))
     return row

@@ -53,6 +53,8 @@ def make_environ(folder: Path) -> dict[str, str]:
         "DOLT_ROOT_PATH": str(home),
         "PATH": make_path(),
         "GT_TEST_NO_NUDGE": "1",
+        # Sessions that gt starts are in a tmux server of this town only.
+        "TMUX_TMPDIR": str(folder),
         "BD_BACKUP_ENABLED": "false",
         "BD_NON_INTERACTIVE": "1",
     }
@@ -242,6 +244,9 @@ class TestTown:
         self.gt("dolt", "start")
 
     def end(self) -> None:
+        for socket_path in Path(self.environ["TMUX_TMPDIR"]).glob("tmux-*/*"):
+            argv = ("tmux", "-S", str(socket_path), "kill-server")
+            run(*argv, environ=self.environ, cwd=self.root, check=False)
         if (self.root / "daemon" / "dolt.pid").exists() and is_alive(self.dolt_pid):
             self.stop_dolt()
 

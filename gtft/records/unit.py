@@ -22,8 +22,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from gtft.errors import ConflictError, DiskFull, GtftError, InputError, TownError
 from gtft.records import tables as t
 
-# How long a server that is away, or that keeps refusing, is tried.
+# How long a server that is away is tried, where nobody says otherwise.
 PATIENCE_SECONDS = 30.0
+# How long a unit that other writers roll back is tried, at least.
+CONFLICT_SECONDS = 15.0
 
 _ROLLED_BACK = {1205, 1213}
 _AWAY = {0, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
@@ -80,7 +82,7 @@ class Units:
         (SQLite) or TownError (Dolt) when the store cannot be used.
         """
         unit_id = uuid.uuid4().hex
-        end = time.monotonic() + self.patience
+        began = time.monotonic()
         tries = 0
         while True:
             try:
@@ -89,8 +91,9 @@ class Units:
                 fault = _classify(e) if self.is_dolt else "other"
                 if fault == "other":
                     raise self._translate(e) from e
-                if time.monotonic() >= end:
-                    raise _give_up(e, fault, self.patience) from e
+                limit = self.patience if fault == "away" else max(self.patience, CONFLICT_SECONDS)
+                if time.monotonic() - began >= limit:
+                    raise _give_up(e, fault, limit) from e
                 log.debug("unit %s: %s, again", unit_id, _say(e))
             tries += 1
             # Full jitter; a server that is away is asked less often.

@@ -53,7 +53,7 @@ def deliver(ws: Workspace) -> list[OutboxRow]:
                 return stuck
             error: str | None = None
             try:
-                _deliver_one(ws, row)
+                deliver_one(ws, row)
             except (GtftError, OSError) as e:
                 error = str(e)
                 stuck.append(row)
@@ -63,7 +63,8 @@ def deliver(ws: Workspace) -> list[OutboxRow]:
         return stuck
 
 
-def _deliver_one(ws: Workspace, row: OutboxRow) -> None:
+def deliver_one(ws: Workspace, row: OutboxRow) -> None:
+    """One message on its way out, whatever became of an earlier try. Raises what kept it back."""
     match row.kind:
         case "ledger":
             try:

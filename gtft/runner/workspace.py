@@ -27,6 +27,8 @@ from gtft.records.store import Store, open_sqlite
 from gtft.town.locate import Rig, Town, find_root, find_server, read_town
 
 DEFAULT_NAME = ".gtft"
+# How long a command waits for a town whose server is away; a runner waits longer (`Config.patience_seconds`).
+ANSWER_SECONDS = 10.0
 
 
 class TownLink(BaseModel):
@@ -143,8 +145,8 @@ def open_workspace(
         return Workspace(path, config, store, local, now, environ)
     home, target = find_home(path, config.town, environ)
     engine = open_dolt(target)
-    check_target(engine, target)
-    store = Store(engine, now)
+    check_target(engine, target, ANSWER_SECONDS)
+    store = Store(engine, now, ANSWER_SECONDS)
     store.migrate()
     ledger = BdLedger(home.rig.beads_dir, environ)
     return Workspace(path, config, store, ledger, now, environ, home)

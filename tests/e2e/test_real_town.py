@@ -1,7 +1,8 @@
 """Mayor, two polecats and a witness in a real throw-away town, from dispatch to done.
 
-Real ``dolt``, ``bd`` and ``gt``; the quickstart recipe with its real training. What the agents would type is
-typed here, in their folders and with their environment; no language model acts.
+Real ``dolt``, ``bd``, ``gt`` and tmux; the quickstart recipe with its real training. ``gt sling`` starts a real
+polecat session in which a script stands in for the language model: it runs ``gt prime`` and types the one
+command that it sees. What mayor, second polecat and witness type is typed here, with their environment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gtft.contract import EVENTS_FILE, STAGES
 from gtft.runner.identity import owner_is_gone
 from gtft.runner.process import ATTEMPT_FILE, is_locked
 from gtft.runner.workspace import Workspace, open_workspace
-from town_case import TestTown, make_real_town, run, wait_for
+from town_case import TestTown, make_real_town, need_tools, run, wait_for
 
 REPO = Path(__file__).resolve().parents[2]
 RIG, HOME = "gizmo", "finetune"
@@ -68,7 +69,6 @@ class Agent:
 class Scene:
     town: TestTown
     mayor: Agent
-    nux: Agent
     ace: Agent
     witness: Agent
 
@@ -87,67 +87,78 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    need_tools("tmux", "node")
     folder = tmp_path_factory.mktemp("real")
     town = make_real_town(folder, {HOME: "ft", RIG: "gz"})
-    polecats = town.root / HOME / "polecats"
-    agents = []
-    for name in ("nux", "ace"):
-        worktree = polecats / name / HOME
-        worktree.mkdir(parents=True)
-        run("git", "init", "-q", environ=town.environ, cwd=worktree)
-        agents.append(Agent(town, f"{HOME}/polecats/{name}", worktree, f"{HOME}/polecats/{name}"))
-    witness = Agent(town, f"{RIG}/witness", town.root / RIG / "witness", f"{RIG}/witness")
-    mayor = Agent(town, "mayor/", town.root / "mayor", "mayor")
+    town.environ["PATH"] = f"{install_programs(folder / 'bin')}{os.pathsep}{town.environ['PATH']}"
+    town.gt("polecat", "add", HOME, "ace")
+    ace = f"{HOME}/polecats/ace"
+    agents = (
+        Agent(town, "mayor/", town.root / "mayor", "mayor"),
+        Agent(town, ace, town.root / ace / HOME, ace),
+        Agent(town, f"{RIG}/witness", town.root / RIG / "witness", f"{RIG}/witness"),
+    )
     shutil.copytree(REPO / "examples" / "town", town.root / "history")
     try:
-        yield Scene(town, mayor, *agents, witness)
+        yield Scene(town, *agents)
     finally:
         for path in (town.root / ".gtft" / "runs").glob("*/*/worker.lock"):
             stop_worker(path.parent)
         town.end()
 
 
+def install_programs(folder: Path) -> Path:
+    """``gtft`` as an operator has it on PATH, and the stand-in for an agent's program."""
+    folder.mkdir()
+    (folder / "gtft").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gtft.cli.main "$@"\n')
+    shutil.copy(Path(__file__).with_name("stub_agent.js"), folder / "claude")
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    return folder
+
+
 @pytest.mark.timeout(1200)
 def test_from_dispatch_to_done(scene: Scene) -> None:
-    town, mayor, nux, ace, witness = (
-        scene.town, scene.mayor, scene.nux, scene.ace, scene.witness,
-    )  # fmt: skip
+    town, mayor, ace, witness = scene.town, scene.mayor, scene.ace, scene.witness
     mayor.gtft("town", "install", "--rig", HOME, "--yes")
+    before = snapshot(ace.folder)
 
-    # The mayor sees what the run needs, and makes its beads.
+    # The mayor sees what the run needs, makes its beads and slings them.
     summary = mayor.gtft(
         "dispatch", "mol-gtft-quickstart", f"--var=town={town.root / 'history'}", "--rig", RIG,
-        "--role", "witness", "--yes",
+        "--role", "witness", "--yes", "--sling",
     ).stdout  # fmt: skip
-    assert "transcripts" in summary and "disk" in summary
+    assert "transcripts" in summary and "disk" in summary and "is slung to" in summary
     [view] = mayor.json("runs", "list")
     run_id, epic = view["id"], view["epic"]
     beads = {s["stage"]: s["bead"] for s in view["stages"]}
     assert epic.startswith("ft-")
     assert scene.bead(epic)["description"].splitlines()[0] == f"Run: gtft run {epic}"
-    ready = json.loads(town.bd("ready", "-l", "gtft", "--json", cwd=town.root / HOME))
-    ids = {r["id"] for r in (ready["data"] if isinstance(ready, dict) else ready)}
-    assert beads["harvest"] in ids and beads["train"] not in ids
 
-    # As gt sling leaves it: hooked, with the polecat's name. The polecat types the first line of the bead.
-    hook = ("update", beads["harvest"], "--status=hooked", f"--assignee={nux.name}")
-    town.bd(*hook, cwd=town.root / HOME)
-    before = snapshot(nux.folder)
-    said = nux.gtft("run", beads["harvest"]).stdout
-    assert "goes on in the background" in said
+    # gt started a polecat; it primed itself, saw the one command and typed it, and was free again at once.
+    polecat = scene.bead(beads["harvest"])["assignee"]
+    assert polecat.startswith(f"{HOME}/polecats/") and polecat != ace.name
+    log = Path(town.environ["HOME"]) / f"agent-{polecat.replace('/', '-')}.log"
+    wait_for(lambda: log.exists() and "exit 0" in log.read_text(), 120, 0.5)
+    assert f"$ gtft run {beads['harvest']}\n{run_id} goes on in the background" in log.read_text()
 
     # It trains; the second polecat given the same bead does not train a second time.
     ws = scene.open()
     train = ws.job_dir(run_id, "train")
     wait_for(lambda: is_stepping(train), 300)
-    assert f"is being worked on by {nux.name}" in ace.gtft("run", beads["train"]).stdout
+    assert f"is being worked on by {polecat}" in ace.gtft("run", beads["train"]).stdout
     first_worker = worker_pid(train)
-    assert scene.bead(beads["train"])["assignee"] == nux.name
+    assert scene.bead(beads["train"])["assignee"] == polecat
     assert scene.bead(beads["train"])["status"] == "in_progress"
 
-    # The first polecat is nuked, its runner with it: the worker goes on, the second takes it over.
+    # The first polecat is nuked: its session and worktree go, the run goes on. Then its runner is killed too:
+    # the worker goes on, and the second polecat takes it over.
+    worktree = town.root / polecat / HOME
+    assert snapshot(worktree) == snapshot(ace.folder)
+    town.gt("polecat", "nuke", polecat.replace("/polecats/", "/"), "--force")
+    assert not worktree.exists()
+    assert worker_pid(train) == first_worker and is_locked(train)
     kill_runner(ws, run_id)
-    shutil.rmtree(nux.folder)
     assert "goes on in the background" in ace.gtft("run", beads["train"]).stdout
     wait_for(lambda: scene.bead(beads["train"])["assignee"] == ace.name, 60)
     assert worker_pid(train) == first_worker, "it was trained twice"
@@ -186,8 +197,9 @@ def test_from_dispatch_to_done(scene: Scene) -> None:
     assert len(done) == 1
     feed = (town.root / ".events.jsonl").read_text()
     assert feed.count('"gtft_review"') == 1 and feed.count('"gtft_done"') == 1
-    log = town.query("SELECT message FROM dolt_log", HOME)
-    moves = [str(m[0]) for m in log if run_id in str(m[0])]
+    assert feed.count('"gtft_started"') == len(STAGES) + 1
+    commits = town.query("SELECT message FROM dolt_log", HOME)
+    moves = [str(m[0]) for m in commits if run_id in str(m[0])]
     assert any("eval" in m and "done" in m for m in moves), moves
     [model] = mayor.json("model", "list")
     assert model["run"] == run_id
@@ -197,14 +209,16 @@ def test_from_dispatch_to_done(scene: Scene) -> None:
 
     # Nothing was written where agents work.
     assert snapshot(ace.folder) == before
-    assert ws.home is not None
-    for path in (town.root / ".gtft" / "artifacts").iterdir():
-        assert path.is_dir()
+
+
+# What gt itself writes into a worktree.
+GT_OWN = {".git", ".beads", ".claude", ".runtime", "CLAUDE.md"}
 
 
 def snapshot(folder: Path) -> list[str]:
-    """Names below a worktree, without git's own."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if ".git" not in p.parts)
+    """Names below a worktree, without those that gt writes there."""
+    found = (p.relative_to(folder) for p in folder.rglob("*"))
+    return sorted(str(p) for p in found if not GT_OWN & set(p.parts))
 
 
 def is_stepping(job_dir: Path) -> bool:
