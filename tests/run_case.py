@@ -5,7 +5,7 @@ from __future__ import annotations
 from gtft.artifact import stage_artifact
 from gtft.contract import STAGES
 from gtft.recipe.schema import Notify, Recipe, Review
-from gtft.records.rows import Run, StageRow
+from gtft.records.rows import Run, StageRow, make_ready
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import KINDS, Evidence
 from gtft.runner.lease import Claim, claim_next
@@ -27,10 +27,8 @@ def add_run(
     ).model_dump(mode="json")
     run = Run(run_id, "mol-x", "sha256:r", {"recipe": recipe}, "witness", None, "me", str(ws.path),
               "run", ws.store.now_us())  # fmt: skip
-    rows = tuple(
-        StageRow(run.id, s, n, None, "ready", None, "", None, None, 0, None, None, None, None, 0)
-        for n, s in enumerate(STAGES)
-    )
+    now = ws.store.now_us()
+    rows = tuple(make_ready(run.id, stage, n, now) for n, stage in enumerate(STAGES))
     ws.store.add_run(run, rows)
     finish_dispatch(ws, run)
     return run

@@ -10,7 +10,7 @@ import pymysql
 
 from gtft.contract import STAGES
 from gtft.records.dolt import Target, open_dolt
-from gtft.records.rows import Run, StageRow
+from gtft.records.rows import Run, StageRow, make_ready
 from gtft.records.store import Store
 from gtft.records.unit import PATIENCE_SECONDS
 from town_case import DoltServer
@@ -63,26 +63,8 @@ def add_run(store: Store, run_id: str = "run-1", root: str = "/town") -> Run:
         desired="run",
         created_us=store.now_us(),
     )
-    rows = tuple(
-        StageRow(
-            run_id=run_id,
-            stage=stage,
-            position=n,
-            bead_id=None,
-            state="ready",
-            reason=None,
-            reason_text="",
-            token=None,
-            lease_until_us=None,
-            attempt=0,
-            worker=None,
-            reviewer=None,
-            artifact_id=None,
-            started_us=None,
-            updated_us=store.now_us(),
-        )
-        for n, stage in enumerate(STAGES)
-    )
+    now = store.now_us()
+    rows = tuple(make_ready(run_id, stage, n, now) for n, stage in enumerate(STAGES))
     store.add_run(run, rows)
     store.set_beads(run_id, f"tt-{run_id}", {s: f"{run_id}.{n}" for n, s in enumerate(STAGES)})
     return run

@@ -42,6 +42,27 @@ class StageRow:
     updated_us: int
 
 
+def make_ready(run_id: str, stage: str, position: int, now_us: int) -> StageRow:
+    """A stage that nobody touched yet, and whose bead is not made."""
+    return StageRow(
+        run_id=run_id,
+        stage=stage,
+        position=position,
+        bead_id=None,
+        state="ready",
+        reason=None,
+        reason_text="",
+        token=None,
+        lease_until_us=None,
+        attempt=0,
+        worker=None,
+        reviewer=None,
+        artifact_id=None,
+        started_us=None,
+        updated_us=now_us,
+    )
+
+
 @dataclass(frozen=True)
 class EventRow:
     run_id: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from gtft.beads.ledger import KEEP_LABEL, LABEL, NewBead
 from gtft.contract import STAGES
 from gtft.recipe.resolve import Resolved
-from gtft.records.rows import Run, StageRow
+from gtft.records.rows import Run, make_ready
 from gtft.runner.workspace import Workspace
 
 TITLES = {
@@ -47,26 +47,7 @@ def dispatch(ws: Workspace, resolved: Resolved, actor: str, root: Path) -> str:
         desired="run",
         created_us=now,
     )
-    stages = tuple(
-        StageRow(
-            run_id=run_id,
-            stage=stage,
-            position=n,
-            bead_id=None,
-            state="ready",
-            reason=None,
-            reason_text="",
-            token=None,
-            lease_until_us=None,
-            attempt=0,
-            worker=None,
-            reviewer=None,
-            artifact_id=None,
-            started_us=None,
-            updated_us=now,
-        )
-        for n, stage in enumerate(STAGES)
-    )
+    stages = tuple(make_ready(run_id, stage, n, now) for n, stage in enumerate(STAGES))
     ws.store.add_run(run, stages)
     finish_dispatch(ws, run)
     return run_id

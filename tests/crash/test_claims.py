@@ -13,13 +13,11 @@ import pytest
 from gtft.beads.bd import BdLedger
 from gtft.beads.ledger import map_state
 from gtft.beads.local import LocalLedger
-from gtft.contract import STAGES
 from gtft.records.dolt import Target, open_dolt
-from gtft.records.rows import Run, StageRow
 from gtft.records.store import Store
-from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.lease import claim_next
 from gtft.runner.workspace import Config, Workspace, open_workspace, write_config
+from run_case import add_run
 from store_case import make_target
 from town_case import DoltServer, make_beads, need_tools, run
 
@@ -64,26 +62,7 @@ def claim_all(
 
 def add_runs(ws: Workspace, count: int) -> None:
     for n in range(count):
-        made = Run(
-            f"run-{n:03}",
-            "mol-x",
-            "sha256:r",
-            {"recipe": {}},
-            "witness",
-            None,
-            "me",
-            str(ws.path),
-            "run",
-            ws.store.now_us(),
-        )
-        rows = tuple(
-            StageRow(
-                made.id, s, p, None, "ready", None, "", None, None, 0, None, None, None, None, 0
-            )
-            for p, s in enumerate(STAGES)
-        )
-        ws.store.add_run(made, rows)
-        finish_dispatch(ws, made)
+        add_run(ws, f"run-{n:03}")
 
 
 def race(processes: int, how: Callable[..., Workspace], *where: object) -> Counter[str]:
