@@ -9,7 +9,7 @@ from __future__ import annotations
 from gtft.beads.ledger import REVIEW_LABEL, Bead
 from gtft.errors import ConflictError
 from gtft.records.rows import Run, StageRow
-from gtft.runner.control import cancel, is_finished
+from gtft.runner.control import cancel
 from gtft.runner.lease import may_take_over
 from gtft.runner.outbox import find_review_beads
 from gtft.runner.workspace import Workspace
@@ -23,10 +23,13 @@ def respect_hands(ws: Workspace, runs: list[Run]) -> list[str]:
     Runs with undelivered ledger messages are left: there the ledger lags behind the store, not ahead.
     """
     late = {m.run_id for m in ws.store.list_messages(pending=True, kind="ledger")}
+    rows: dict[str, list[StageRow]] = {}
+    for row in ws.store.list_stages(runs[0].id if len(runs) == 1 else None):
+        rows.setdefault(row.run_id, []).append(row)
     rows = {
-        r.id: [s for s in ws.store.list_stages(r.id) if s.bead_id]
+        r.id: [s for s in rows[r.id] if s.bead_id]
         for r in runs
-        if r.id not in late and not is_finished(ws, r)
+        if r.id not in late and any(s.state != "done" for s in rows.get(r.id, []))
     }
     beads = ws.ledger.look(s.bead_id for stages in rows.values() for s in stages if s.bead_id)
     found: list[str] = []

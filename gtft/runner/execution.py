@@ -78,6 +78,7 @@ def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: L
         listen(row, result)
         return _settle(ws, claim, job, result)
     worker = start_worker(job_dir, job.stage, Path(run.root), environ)
+    deliver(ws)
     last, asked, ours = _follow(ws, claim, worker, listen)
     if not ours:
         return Outcome("lost", ws.store.find_stage(row.run_id, row.stage))

@@ -143,7 +143,7 @@ def test_a_ready_bead_closed_by_hand_ends_the_run(ws: Workspace, hands: Hands, n
     assert run_row is not None and is_finished(ws, run_row)
     assert {s.reason for s in ws.store.list_stages(name)} == {"cancelled"}
     assert ws.ledger.show(run_row.epic_bead or "").status == "closed"
-    assert ws.store.list_messages(pending=True) == []
+    assert ws.store.list_messages(pending=True, kind="ledger") == []
 
 
 def test_an_active_bead_closed_by_hand_asks_its_worker_to_stop(
@@ -181,7 +181,7 @@ def test_a_removed_bead_ends_the_run(ws: Workspace, hands: Hands, name: str, sta
     found = ws.store.find_run(name)
     assert (found is not None and found.desired == "cancel") or is_finished(ws, found)  # type: ignore[arg-type]
     # What could not be said to a bead that is gone is on record, and holds nothing up.
-    assert ws.store.list_messages(pending=True) == []
+    assert ws.store.list_messages(pending=True, kind="ledger") == []
 
 
 def test_a_ready_bead_claimed_by_hand_is_left_to_its_holder(
