@@ -335,5 +335,6 @@ def _require_enough(settings: Settings, out: Harvested) -> None:
     raise CorpusTooSmall(
         f"{len(out.train)} training examples, and the recipe wants {settings.min_examples}",
         why=f"{out.staged} were read, {len(out.heldout)} are held out, dropped: {drops}",
-        fix="add sources or sessions to [gtft.harvest], or lower it: --set harvest.min_examples=N",
+        fix="add sessions and go on with this run, or start another with more sources or "
+        "--set harvest.min_examples=N",
     )

@@ -36,14 +36,49 @@ def read_rows(file: InputFile, tally: Tally) -> Iterator[Row]:
     """
     order = 0
     for line, text in _read_lines(file, tally):
-        for value in _decode(text, file, line, tally):
-            if not isinstance(value, dict):
-                tally.name("not an object", file.name, line, type(value).__name__)
-            elif _too_deep(value):
-                tally.name("nested too deep", file.name, line)
-            else:
-                yield Row(line, order, value)
-                order += 1
+        for value in decode_objects(text, file, line, tally):
+            yield Row(line, order, value)
+            order += 1
+
+
+def read_document(file: InputFile, tally: Tally) -> Iterator[Row]:
+    """A file that is one JSON object over many lines: its record, or what a torn one still gives.
+
+    Longer than `LONGEST_LINE` it is named and left out. Tables and errors as `read_rows`.
+    """
+    try:
+        with open_input(file) as f:
+            raw = f.read(LONGEST_LINE + 1)
+    except OSError as e:
+        raise translate_os_error(e, f"reading {file.name}") from e
+    if len(raw) > LONGEST_LINE:
+        tally.name("document too long", file.name, 1)
+        return
+    text = _clean(raw, file, 1, tally)
+    if text.strip():
+        tally.add("lines", "read")
+        for order, value in enumerate(decode_objects(text, file, 1, tally)):
+            yield Row(1, order, value)
+
+
+def decode_objects(text: str, file: InputFile, line: int, tally: Tally) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a text; what is none, or is nested too deep, is named."""
+    for value in _decode(text, file, line, tally):
+        if not isinstance(value, dict):
+            tally.name("not an object", file.name, line, type(value).__name__)
+        elif _too_deep(value):
+            tally.name("nested too deep", file.name, line)
+        else:
+            yield value
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """A JSON object inside a string, as arguments of calls are; None when it is none or too deep."""
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return _mend(value) if isinstance(value, dict) and not _too_deep(value) else None
 
 
 def _read_lines(file: InputFile, tally: Tally) -> Iterator[tuple[int, str]]:
@@ -63,18 +98,23 @@ def _read_lines(file: InputFile, tally: Tally) -> Iterator[tuple[int, str]]:
             if not raw:
                 return
             number += 1
-            if b"\x00" in raw:
-                tally.name("NUL bytes", file.name, number)
-                raw = raw.replace(b"\x00", b"")
-            if not raw.strip():
-                continue
-            tally.add("lines", "read")
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError:
-                tally.name("not UTF-8", file.name, number)
-                text = raw.decode("utf-8", "replace")
-            yield number, text.lstrip("\ufeff")
+            text = _clean(raw, file, number, tally)
+            if text.strip():
+                tally.add("lines", "read")
+                yield number, text
+
+
+def _clean(raw: bytes, file: InputFile, number: int, tally: Tally) -> str:
+    """Text without NULs and byte-order mark; bytes that are not UTF-8 become U+FFFD."""
+    if b"\x00" in raw:
+        tally.name("NUL bytes", file.name, number)
+        raw = raw.replace(b"\x00", b"")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        tally.name("not UTF-8", file.name, number)
+        text = raw.decode("utf-8", "replace")
+    return text.lstrip("\ufeff")
 
 
 def _decode(text: str, file: InputFile, line: int, tally: Tally) -> Iterator[Any]:

@@ -71,6 +71,9 @@ def _count_beads(files: Sequence[InputFile]) -> int:
 
 COUNTS: dict[str, tuple[str, Callable[[Sequence[InputFile]], int]]] = {
     "claude-code": ("sessions", _count_sessions),
+    "codex": ("sessions", len),
+    "gemini": ("sessions", len),
+    "pi": ("sessions", len),
     "beads": ("beads", _count_beads),
     "formulas": ("formulas", len),
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Effort = Literal["quick", "standard", "thorough"]
-SourceType = Literal["claude-code", "beads", "formulas"]
+SourceType = Literal["claude-code", "codex", "gemini", "opencode", "pi", "beads", "formulas"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import InputFile
-from gtft.corpus.sources import beads, claude_code, formulas
+from gtft.corpus.sources import beads, claude_code, codex, formulas, gemini, opencode, pi
 from gtft.corpus.tally import Tally
 
 Read = Callable[[Sequence[InputFile], Tally], Iterator[Conversation]]
@@ -27,6 +27,10 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "claude-code": Format((".jsonl",), claude_code.read),
+    "codex": Format((".jsonl",), codex.read),
+    "gemini": Format((".json", ".jsonl"), gemini.read),
+    "opencode": Format((".db", ".json"), opencode.read),
+    "pi": Format((".jsonl",), pi.read),
     "beads": Format((".jsonl",), beads.read),
     "formulas": Format((".formula.toml",), formulas.read),
 }
