@@ -40,7 +40,7 @@ def run_tool(
 ) -> Ran:
     """Run a program to its end, whatever its exit status. ``timeout`` in seconds.
 
-    Raises TownError when it is not on PATH or does not end in time (it is killed then).
+    Raises TownError when it is not on PATH, cannot be started, or does not end in time (it is killed then).
     """
     path = find_tool(name, environ)
     if path is None:
@@ -68,4 +68,7 @@ def run_tool(
             why="the town's Dolt server may hang; gtft never restarts it",
             fix="gt dolt status, then: gtft doctor",
         ) from e
+    except (OSError, ValueError) as e:
+        # No such folder, too long, or a character that no argument can carry.
+        raise TownError(f"{name} could not be called", why=str(e), fix="gtft doctor") from e
     return Ran((name, *arguments), done.returncode, done.stdout, done.stderr)

@@ -296,13 +296,6 @@ def build_town(town: TestTown, folder: Path, rigs: dict[str, str]) -> None:
     for name, prefix in rigs.items():
         origin = make_origin(folder / "origins" / name, town.environ)
         town.gt("rig", "add", name, origin.as_uri(), "--prefix", prefix)
-        set_prefix(town, name, prefix)
-
-
-def set_prefix(town: TestTown, rig: str, prefix: str) -> None:
-    """gt 1.2 seeds the rig's name as its prefix, and bd 1.0.5 changes a prefix only so."""
-    if town.bd("config", "get", "issue_prefix", cwd=town.root / rig).strip() != prefix:
-        town.bd("rename-prefix", f"{prefix}-", cwd=town.root / rig)
 
 
 def make_origin(folder: Path, environ: dict[str, str]) -> Path:

@@ -75,8 +75,8 @@ class Ledger(Protocol):
 
     def show(self, bead_id: str) -> Bead: ...
 
-    def look(self, bead_ids: Iterable[str]) -> dict[str, Bead]:
-        """Those of these beads that exist, by id."""
+    def look(self, bead_ids: Iterable[str], *, notes: bool = True) -> dict[str, Bead]:
+        """Those of these beads that exist, by id. Without ``notes`` it is fast for many beads."""
         ...
 
     def find(self, *, label: str, metadata: dict[str, str] | None = None) -> list[Bead]:

@@ -103,7 +103,7 @@ class LocalLedger:
         with self._transaction() as c:
             return self._read(c, bead_id)
 
-    def look(self, bead_ids: Iterable[str]) -> dict[str, Bead]:
+    def look(self, bead_ids: Iterable[str], *, notes: bool = True) -> dict[str, Bead]:
         with self._transaction() as c:
             there = {
                 i: c.execute("SELECT 1 FROM beads WHERE id = ?", (i,)).fetchone()

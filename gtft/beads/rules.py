@@ -90,7 +90,9 @@ def missing(bead_id: str) -> ConflictError:
 def check_actor(actor: str) -> str:
     """Raises ConflictError for a name that no bead can be assigned to."""
     if not actor.strip() or len(actor) > 255 or not actor.isprintable():
-        raise ConflictError(f"{actor[:80]!r} is no name for an actor", fix="set BD_ACTOR")
+        raise ConflictError(
+            f"{actor[:80]!r} is no name for an actor", fix="--as NAME, or set BD_ACTOR"
+        )
     return actor
 
 

@@ -27,6 +27,8 @@ def open_here(ctx: click.Context) -> Workspace:
 
 
 def get_actor(given: str | None) -> str:
+    """Who acts. Raises ConflictError for a name that no bead can be assigned to."""
+    from gtft.beads.rules import check_actor
     from gtft.runner.identity import find_actor
 
-    return find_actor(given, os.environ)
+    return check_actor(find_actor(given, os.environ))

@@ -144,11 +144,13 @@ def _detach(ws: Workspace, run_id: str, who: str, as_json: bool) -> None:
 
 
 def _find_run(ws: Workspace, target: str) -> Run | None:
-    """A run by id or bead; None when the target must be a recipe."""
+    """A run by id or bead; None when the target must be a recipe. Raises UsageError for an id or a
+    bead that no run has."""
+    from gtft.runner.control import find_run, get_run
+
     if target.endswith(".toml") or "/" in target or target.startswith("mol-"):
         return None
-    row = ws.store.find_bead(target)
-    if row is not None:
-        return ws.store.find_run(row.run_id)
-    by_epic = next((r for r in ws.store.list_runs() if r.epic_bead == target), None)
-    return by_epic or (ws.store.find_run(target) if target.startswith("run-") else None)
+    prefix = ws.home.rig.prefix if ws.home is not None else ws.config.prefix
+    if target.startswith(("run-", f"{prefix}-")):
+        return get_run(ws, target)
+    return find_run(ws, target)

@@ -229,7 +229,16 @@ def _stage_line(s: StageView) -> tuple[object, ...]:
         now = s.reason_text.splitlines()[0]
     artifact = short_id(s.artifact) if s.artifact else "–"
     in_ledger = s.bead_state if s.bead_state == s.state else f"{s.bead_state} (!)"
-    return (s.stage, state, s.bead, in_ledger, s.worker or "–", s.reviewer or "–", artifact, now)
+    return (
+        s.stage,
+        state,
+        s.bead or "–",
+        in_ledger,
+        s.worker or "–",
+        s.reviewer or "–",
+        artifact,
+        now,
+    )
 
 
 def _without_none(value: Any) -> Any:

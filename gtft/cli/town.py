@@ -12,7 +12,7 @@ import click
 
 from gtft import __version__
 from gtft.cli.output import emit, json_option, print_table
-from gtft.errors import ConflictError, TownError
+from gtft.errors import ConflictError, TownError, UsageError
 
 if TYPE_CHECKING:
     from gtft.town.install import Change, Plan
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gtft.town.parts import Part
 
 DEFAULT_RIG = "finetune"
-TOOLS = (("gt", "version"), ("bd", "version"), ("dolt", "version"))
+TOOLS = ("gt", "bd", "dolt")
 
 yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
 dry_option = click.option("--dry-run", is_flag=True, help="Show the diff; change nothing.")
@@ -99,6 +99,8 @@ def uninstall(force: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     from gtft.town.parts import list_settings
 
     town = _find_town()
+    if not dry_run:
+        _refuse_live_workers(town)
     plan = plan_uninstall(town.root, list_settings(town), force=force)
     if plan.manifest.puts is None and not plan.work:
         emit(
@@ -156,6 +158,21 @@ def _refuse_own_runs(store: Path, rig: str) -> None:
         )
 
 
+def _refuse_live_workers(town: Town) -> None:
+    """Without the link nobody could pause or even see a run that goes on."""
+    from gtft.contract import LOCK_FILE
+    from gtft.runner.process import is_locked
+
+    for lock in sorted((town.home / "runs").glob(f"*/*/{LOCK_FILE}")):
+        if is_locked(lock.parent):
+            run, stage = lock.parts[-3:-1]
+            raise ConflictError(
+                f"{stage} of {run} is being worked on",
+                why="uninstalled, gtft would not see its run any more",
+                fix=f"gtft runs pause {run} (or cancel), then: gtft town uninstall",
+            )
+
+
 def _agree(
     plan: Plan,
     town: Town,
@@ -178,7 +195,16 @@ def _agree(
     if plan.work and not yes:
         if as_json:
             raise click.UsageError("--json asks nothing: give --yes or --dry-run.")
-        click.confirm(f"{len(plan.work)} files. {question}", abort=True)
+        try:
+            agreed = click.confirm(f"{len(plan.work)} files. {question}")
+        except click.Abort as e:
+            click.echo()
+            raise UsageError(
+                "nothing was changed: nobody answered",
+                fix="add --yes, or --dry-run for the diff only",
+            ) from e
+        if not agreed:
+            raise click.Abort()
     return True
 
 
@@ -221,10 +247,10 @@ def _status(as_json: bool) -> None:
     except OSError:
         reachable = False
     versions = {"gtft": __version__}
-    for name, argument in TOOLS:
+    for name in TOOLS:
         versions[name] = "absent"
         if find_tool(name, os.environ):
-            ran = run_tool(name, argument, environ=os.environ, cwd=town.root)
+            ran = run_tool(name, "version", environ=os.environ, cwd=town.root)
             versions[name] = (ran.stdout.splitlines() or ["does not answer"])[0]
     parts = [
         {

@@ -6,6 +6,8 @@ agents that died (back to open, or hooked to another) does not: the work goes on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gtft.beads.ledger import REVIEW_LABEL, Bead
 from gtft.errors import ConflictError
 from gtft.records.rows import Run, StageRow
@@ -20,22 +22,24 @@ WHO = "by hand"
 def respect_hands(ws: Workspace, runs: list[Run]) -> list[str]:
     """Compare unfinished runs with their beads and act; returns what was found, in words.
 
-    Runs with undelivered ledger messages are left: there the ledger lags behind the store, not ahead.
+    Runs with undelivered ledger messages are left: there the ledger lags behind the store, not ahead. So
+    are those that moved while the ledger was asked: the next look compares them.
     """
-    late = {m.run_id for m in ws.store.list_messages(pending=True, kind="ledger")}
-    rows: dict[str, list[StageRow]] = {}
-    for row in ws.store.list_stages(runs[0].id if len(runs) == 1 else None):
-        rows.setdefault(row.run_id, []).append(row)
-    rows = {
-        r.id: [s for s in rows[r.id] if s.bead_id]
-        for r in runs
-        if r.id not in late and any(s.state != "done" for s in rows.get(r.id, []))
-    }
-    beads = ws.ledger.look(s.bead_id for stages in rows.values() for s in stages if s.bead_id)
+    before = _read_settled(ws, runs)
+    own = [s.bead_id for rows in before.values() for s in rows if s.bead_id]
+    waiting = [s.run_id for rows in before.values() for s in rows if _waits_for_witness(s)]
+    beads = ws.ledger.look([*own, *(b for run in waiting for b in find_review_beads(ws, run))])
+    after = _read_settled(ws, runs) if before else {}
     found: list[str] = []
     for run in runs:
-        for row in rows.get(run.id, []):
-            said = _compare(ws, run, row, beads.get(row.bead_id or ""))
+        if not _is_same(before.get(run.id, []), after.get(run.id, [])):
+            continue
+        for row in before.get(run.id, []):
+            try:
+                said = _compare(ws, run, row, beads)
+            except ConflictError as e:
+                # Somebody else is at it, or bd does not let us: one run keeps none of the others.
+                said = f"{row.bead_id}: {e.what}"
             if said is not None:
                 found.append(said)
                 # What follows changes the other stages too; they are looked at the next time.
@@ -43,7 +47,33 @@ def respect_hands(ws: Workspace, runs: list[Run]) -> list[str]:
     return found
 
 
-def _compare(ws: Workspace, run: Run, row: StageRow, bead: Bead | None) -> str | None:
+def _read_settled(ws: Workspace, runs: list[Run]) -> dict[str, list[StageRow]]:
+    """The stages with beads of unfinished runs, of those that the ledger knows all about."""
+    rows: dict[str, list[StageRow]] = {r.id: [] for r in runs}
+    for row in ws.store.list_stages(runs[0].id if len(runs) == 1 else None):
+        if row.run_id in rows and row.bead_id:
+            rows[row.run_id].append(row)
+    late = {m.run_id for m in ws.store.list_messages(pending=True, kind="ledger")}
+    return {
+        run: stages
+        for run, stages in rows.items()
+        if run not in late and any(s.state != "done" for s in stages)
+    }
+
+
+def _is_same(before: list[StageRow], after: list[StageRow]) -> bool:
+    """Nothing but leases changed."""
+    return [replace(s, lease_until_us=None) for s in before] == [
+        replace(s, lease_until_us=None) for s in after
+    ]
+
+
+def _waits_for_witness(row: StageRow) -> bool:
+    return row.stage == "eval" and row.state == "review"
+
+
+def _compare(ws: Workspace, run: Run, row: StageRow, beads: dict[str, Bead]) -> str | None:
+    bead = beads.get(row.bead_id or "")
     if row.state == "done":
         reopened = bead is not None and bead.status != "closed" and row.reason is None
         return _stop_after_reopening(ws, run, row) if reopened else None
@@ -55,7 +85,7 @@ def _compare(ws: Workspace, run: Run, row: StageRow, bead: Bead | None) -> str |
     if row.state == "active":
         return _keep_working(ws, run, row, bead)
     if row.state == "review":
-        return _keep_waiting(ws, run, row, bead)
+        return _keep_waiting(ws, run, row, bead, beads)
     return None
 
 
@@ -91,25 +121,24 @@ def _keep_working(ws: Workspace, run: Run, row: StageRow, bead: Bead) -> str | N
     return text
 
 
-def _keep_waiting(ws: Workspace, run: Run, row: StageRow, bead: Bead) -> str | None:
+def _keep_waiting(
+    ws: Workspace, run: Run, row: StageRow, bead: Bead, beads: dict[str, Bead]
+) -> str | None:
     """Evidence that was submitted waits for the witness's word, whatever the bead looks like."""
-    asked = ws.ledger.look(find_review_beads(ws, run.id)) if row.stage == "eval" else {}
-    waiting = [b for b in asked.values() if b.metadata.get("gtft.attempt") == str(row.attempt)]
-    shut = [b for b in waiting if b.status == "closed"]
-    try:
-        for b in shut:
-            ws.ledger.reopen(
-                b.id, f"decide with: gtft review approve {row.bead_id} (or reject)", actor="gtft"
-            )
-        if bead.status != "in_progress" or REVIEW_LABEL not in bead.labels:
-            ws.ledger.hand_over(bead.id, row.worker or "gtft")
-            ws.ledger.submit(
-                bead.id, f"still waits for review: gtft review show {bead.id}", actor="gtft"
-            )
-        elif not shut:
-            return None
-    except ConflictError as e:
-        return f"{bead.id}: {e.what}"
+    wanted = {"gtft.run": run.id, "gtft.stage": "review", "gtft.attempt": str(row.attempt)}
+    asked = [b for b in beads.values() if wanted.items() <= b.metadata.items()]
+    shut = [b for b in asked if b.status == "closed" and _waits_for_witness(row)]
+    for b in shut:
+        ws.ledger.reopen(
+            b.id, f"decide with: gtft review approve {row.bead_id} (or reject)", actor="gtft"
+        )
+    if bead.status != "in_progress" or REVIEW_LABEL not in bead.labels:
+        ws.ledger.hand_over(bead.id, row.worker or "gtft")
+        ws.ledger.submit(
+            bead.id, f"still waits for review: gtft review show {bead.id}", actor="gtft"
+        )
+    elif not shut:
+        return None
     text = f"bead {(shut or [bead])[0].id} was changed while the eval waits for its witness: it waits on"
     ws.store.add_event(run.id, row.stage, "waits on", WHO, text)
     return text

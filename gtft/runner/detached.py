@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -78,8 +79,6 @@ def log_path(ws: Workspace, run_id: str) -> Path:
 
 def _has_ended(pid: int) -> bool:
     """True for a child of ours that ended; it is reaped."""
-    import os
-
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gtft.beads.ledger import KEEP_LABEL, LABEL, NewBead
 from gtft.contract import STAGES
+from gtft.errors import TownError
 from gtft.recipe.resolve import Resolved
 from gtft.records.rows import Run, make_ready
 from gtft.runner.workspace import Workspace
@@ -30,7 +31,7 @@ def dispatch(ws: Workspace, resolved: Resolved, actor: str, root: Path) -> str:
     """Create a run and its beads; returns the run id. ``root``: where relative source paths start.
 
     The run's row comes first and its beads carry the run's id, so that a dispatch that was cut off is
-    finished by `finish_dispatch` instead of being made twice.
+    finished by `finish_dispatch` instead of being made twice. Raises TownError when they cannot be made now.
     """
     stamp = time.strftime("%m%d-%H%M%S", time.gmtime(ws.now()))
     run_id = f"run-{stamp}-{uuid.uuid4().hex[:6]}"
@@ -48,8 +49,18 @@ def dispatch(ws: Workspace, resolved: Resolved, actor: str, root: Path) -> str:
         created_us=now,
     )
     stages = tuple(make_ready(run_id, stage, n, now) for n, stage in enumerate(STAGES))
+    # A ledger that is away leaves no run behind: what was typed is typed again.
+    ws.ledger.find(label=LABEL, metadata={"gtft.run": run_id})
     ws.store.add_run(run, stages)
-    finish_dispatch(ws, run)
+    try:
+        finish_dispatch(ws, run)
+    except TownError as e:
+        # Who only reads that it went wrong dispatches a second time.
+        raise TownError(
+            f"{run_id} is dispatched, but its beads are not made yet: {e.what}",
+            why=e.why,
+            fix=f"once that is mended ({e.fix}): gtft run {run_id}; do not dispatch it again",
+        ) from e
     return run_id
 
 
@@ -61,8 +72,9 @@ def find_sources_root(ws: Workspace, cwd: Path) -> Path:
 def finish_dispatch(ws: Workspace, run: Run) -> None:
     """Create the run's beads if they are not there yet, and record their ids. Safe to repeat."""
     found = ws.ledger.find(label=LABEL, metadata={"gtft.run": run.id})
-    ids = {b.metadata["gtft.stage"]: b.id for b in found}
-    if not ids:
+    ids = {b.metadata.get("gtft.stage", ""): b.id for b in found}
+    # Somebody may have removed one before its id was noted.
+    if not {"epic", *STAGES} <= ids.keys():
         ids = ws.ledger.create_graph(_plan_beads(run), actor=run.actor)
     ws.store.set_beads(run.id, ids["epic"], {s: ids[s] for s in STAGES})
 

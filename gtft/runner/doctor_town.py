@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from gtft.beads.bd_program import NEWEST, OLDEST
 from gtft.errors import GtftError, InputError, TownError
 from gtft.records.dolt import check_target, open_dolt
 from gtft.runner.finding import Finding, Level
@@ -14,10 +15,11 @@ from gtft.runner.workspace import DEFAULT_NAME, Config, find_home, read_config
 from gtft.tool import find_tool, run_tool
 from gtft.town.locate import Server, Town, find_root, find_server, read_routes
 
-# From, below. gt before 1.1 cannot install a town with bd 1.0.5; gt 1.1 asks for dolt 1.82.4.
+# From, below. gt before 1.1 cannot install a town with bd 1.0.5, gt 1.2 refuses it or points it at another
+# database (docs/decisions.md); gt 1.1 asks for dolt 1.82.4.
 NEEDED: dict[str, tuple[tuple[int, int, int], tuple[int, int, int] | None]] = {
-    "bd": ((1, 0, 5), (2, 0, 0)),
-    "gt": ((1, 1, 0), None),
+    "bd": (OLDEST, NEWEST),
+    "gt": ((1, 1, 0), (1, 2, 0)),
     "dolt": ((1, 82, 4), None),
 }
 VERSION_SECONDS = 20.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from gtft.artifact import write_json
+from gtft.beads.lifecycle import Reason
 from gtft.contract import (
     JOB_FILE,
     STAGES,
@@ -22,7 +23,14 @@ from gtft.contract import (
     Stage,
     Warned,
 )
-from gtft.errors import EvidenceError, GtftError, TownError, WorkerFailed, find_kind
+from gtft.errors import (
+    ConflictError,
+    EvidenceError,
+    GtftError,
+    TownError,
+    WorkerFailed,
+    find_kind,
+)
 from gtft.records.rows import Run, StageRow
 from gtft.runner.byhand import respect_hands
 from gtft.runner.dispatch import finish_dispatch
@@ -78,7 +86,6 @@ def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: L
         listen(row, result)
         return _settle(ws, claim, job, result)
     worker = start_worker(job_dir, job.stage, Path(run.root), environ)
-    deliver(ws)
     last, asked, ours = _follow(ws, claim, worker, listen)
     if not ours:
         return Outcome("lost", ws.store.find_stage(row.run_id, row.stage))
@@ -188,7 +195,9 @@ class _Watch:
         self._claim = claim
         self._listen = listen
         self._every = min(ws.config.lease_seconds / 3, 1.0)
-        self._beat = self._looked = time.monotonic()
+        self._beat = time.monotonic()
+        # Not yet: the first heartbeat sends word of the start.
+        self._looked = -LOOK_SECONDS
         self._away = False
         # "pause" or "cancel", once somebody asked for it.
         self.asked: str | None = None
@@ -250,7 +259,14 @@ def review_by_machine(ws: Workspace, row: StageRow) -> Outcome:
         check_evidence(job, Produced(id=found.id, kind=found.kind, path=path))
     except EvidenceError as e:
         return Outcome("failed", refuse_evidence(ws, row, _first_lines(e)), e)
-    return Outcome("done", accept(ws, row, "gtft", "evidence re-hashed by the machine"))
+    try:
+        return Outcome("done", accept(ws, row, "gtft", "evidence re-hashed by the machine"))
+    except ConflictError:
+        # Its runner and whoever comes by (`catch_up`) review it; one of them is first.
+        now = ws.store.find_stage(row.run_id, row.stage)
+        if now.state != "done":
+            raise
+        return Outcome("cancelled" if now.reason else "done", now)
 
 
 def finish_cancelled(ws: Workspace, run_id: str, stage: str) -> Outcome | None:
@@ -265,10 +281,11 @@ def finish_cancelled(ws: Workspace, run_id: str, stage: str) -> Outcome | None:
 
 
 def catch_up(ws: Workspace) -> None:
-    """Finish what a runner that died left between two steps: beads, cancels, machine reviews, messages."""
+    """Finish what a runner that died left between two steps: beads, ends, machine reviews, messages."""
     for run in ws.store.list_runs():
         if run.epic_bead is None:
             finish_dispatch(ws, run)
+        _finish_ended(ws, run)
         if run.desired == "cancel" and not any(
             s.state == "active" and not may_take_over(ws, s) for s in ws.store.list_stages(run.id)
         ):
@@ -278,6 +295,15 @@ def catch_up(ws: Workspace) -> None:
             review_by_machine(ws, row)
     deliver(ws)
     respect_hands(ws, ws.store.list_runs())
+
+
+def _finish_ended(ws: Workspace, run: Run) -> None:
+    """A run ends stage by stage, and whoever ended it may have died after the first."""
+    rows = ws.store.list_stages(run.id)
+    first = next((s for s in rows if s.state == "done" and s.reason), None)
+    if first is not None and any(s.state != "done" for s in rows):
+        reason = cast(Reason, first.reason)
+        finish_unfinished(ws, run, reason, first.reviewer or "gtft", first.reason_text)
 
 
 def _settle_crash(

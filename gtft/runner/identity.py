@@ -7,6 +7,7 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -27,8 +28,8 @@ def fills_role(actor: str, role: str) -> bool:
 
 def make_token() -> str:
     """``host|pid|start|uuid``: unique to a claim, and tells whether its process still lives."""
-    me = psutil.Process(os.getpid())
-    return f"{socket.gethostname()}|{me.pid}|{me.create_time():.2f}|{uuid.uuid4().hex}"
+    pid = os.getpid()
+    return f"{socket.gethostname()}|{pid}|{_read_start(pid)}|{uuid.uuid4().hex}"
 
 
 def owner_is_gone(token: str) -> bool:
@@ -37,10 +38,20 @@ def owner_is_gone(token: str) -> bool:
     if host != socket.gethostname() or not pid.isdigit():
         return False
     try:
-        owner = psutil.Process(int(pid))
         # A zombie works no more; it only waits for its parent.
-        return f"{owner.create_time():.2f}" != start or owner.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        if psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE:
+            return True
+        return _read_start(int(pid)) != start
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return True
     except psutil.AccessDenied:
         return False
+
+
+def _read_start(pid: int) -> str:
+    """When a process began: in the kernel's ticks where it tells them, which no change of the clock moves."""
+    stat = Path("/proc") / str(pid) / "stat"
+    if stat.exists():
+        # After the name, which may hold anything: field 22 of proc(5).
+        return stat.read_text().rpartition(")")[2].split()[19]
+    return f"{psutil.Process(pid).create_time():.2f}"

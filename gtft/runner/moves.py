@@ -7,7 +7,7 @@ import json
 from gtft.artifact import short_id
 from gtft.beads.lifecycle import Reason, check_move
 from gtft.contract import STAGES
-from gtft.errors import EvidenceError
+from gtft.errors import ConflictError, EvidenceError
 from gtft.recipe.schema import Recipe
 from gtft.records.rows import ArtifactRow, Change, Message, ModelRow, Run, StageRow
 from gtft.runner.evidence import Evidence
@@ -139,7 +139,14 @@ def finish_unfinished(
                 body = f"{actor}: {text}\nNext: gtft runs show {run.id}"
                 messages.append(_tell(run, "GTFT_FAILED", "rejected eval", body))
         change = Change(row.state, "done", reason, actor, text, tuple(messages))
-        ended.append(ws.store.change(run.id, row.stage, change, token=row.token, reviewer=actor))
+        try:
+            done = ws.store.change(run.id, row.stage, change, token=row.token, reviewer=actor)
+        except ConflictError:
+            # Somebody else ends the run too, and was first here.
+            done = ws.store.find_stage(run.id, row.stage)
+            if done.state != "done":
+                raise
+        ended.append(done)
     deliver(ws)
     return ended
 
@@ -158,7 +165,7 @@ def reopen_held(ws: Workspace, run: Run, actor: str) -> list[StageRow]:
 def _ask_for_review(ws: Workspace, run: Run, row: StageRow, actor: str) -> list[Message]:
     """The witness gets a bead and mail; whoever the recipe names is told too."""
     recipe = read_recipe(run)
-    who = tuple(_find_address(ws, run, a) for a in recipe.review.approvers)
+    who = tuple(find_address(ws, run, a) for a in recipe.review.approvers)
     told = recipe.notify.to if ws.home is None else (*who, *recipe.notify.to)
     body = (
         f"Waits for: {', '.join(recipe.review.approvers)}\nBead: {row.bead_id}\n"
@@ -172,14 +179,17 @@ def _ask_for_review(ws: Workspace, run: Run, row: StageRow, actor: str) -> list[
     ]
 
 
-def _find_address(ws: Workspace, run: Run, approver: str) -> str:
-    """The mail address of an approver: a full name as it is, a role as that of the rig it is for."""
+def find_address(ws: Workspace, run: Run, approver: str) -> str:
+    """The mail address of an approver: a full name as it is, a role as that of the rig it is for, or of
+    gtft's own rig when the town has no such rig (any more)."""
     if "/" in approver:
         return approver
     if approver in TOWN_ROLES:
         return f"{approver}/"
     rigs = [s.removeprefix("rig:") for s in run.recipe["recipe"]["scope"] if s.startswith("rig:")]
-    rig = rigs[0] if len(rigs) == 1 else ws.home.rig.name if ws.home is not None else ""
+    if ws.home is not None:
+        rigs = [r.name for r in ws.home.town.rigs if [r.name] == rigs] or [ws.home.rig.name]
+    rig = rigs[0] if len(rigs) == 1 else ""
     return f"{rig}/{approver}" if rig else approver
 
 

@@ -92,7 +92,10 @@ def _tell_ledger(ws: Workspace, row: OutboxRow) -> None:
         case "close":
             ws.ledger.close(bead, p["reason"], actor=actor)
         case "release":
-            ws.ledger.release(bead, failed=p["failed"], actor=actor)
+            now = ws.store.find_bead(bead)
+            # Late, and the stage is claimed again: its bead is the new holder's.
+            if now is None or now.state == "ready":
+                ws.ledger.release(bead, failed=p["failed"], actor=actor)
         case "note":
             ws.ledger.note(bead, p["text"], actor=actor)
         case "ask":
@@ -137,8 +140,10 @@ def _ask_review(ws: Workspace, run_id: str, p: dict[str, Any]) -> None:
 def _write_notice(ws: Workspace, row: OutboxRow) -> None:
     """Mail in a town; a line in ``mail.log`` without one, or when gt keeps refusing it."""
     if ws.home is not None:
-        try:
-            for to in row.payload["to"]:
+        failed: TownError | None = None
+        # An address that gt does not know keeps none of the others from their mail.
+        for to in row.payload["to"]:
+            try:
                 send_mail(
                     ws.home.town,
                     ws.environ,
@@ -148,11 +153,13 @@ def _write_notice(ws: Workspace, row: OutboxRow) -> None:
                     mark=_mark(row),
                     again=row.tries > 0,
                 )
+            except TownError as e:
+                failed = e
+        if failed is None:
             return
-        except TownError as e:
-            if row.tries < NOTICE_TRIES:
-                raise
-            ws.store.add_event(row.run_id, None, "not mailed", "gtft", str(e))
+        if row.tries < NOTICE_TRIES:
+            raise failed
+        ws.store.add_event(row.run_id, None, "not mailed", "gtft", str(failed))
     _log(ws, row)
 
 

@@ -103,7 +103,8 @@ class WorkerProcess:
 
     def stop(self, *, kill: bool = False) -> None:
         """Ask it to save and stop, or end it. Only a process that holds this job's lock is signalled."""
-        if self.has_ended():
+        # 0: nobody knows its pid, and to the kernel that would mean all of our own group.
+        if self.has_ended() or self._attempt.pid <= 0:
             return
         try:
             os.kill(self._attempt.pid, signal.SIGKILL if kill else signal.SIGTERM)
@@ -139,20 +140,27 @@ def attach_worker(job_dir: Path) -> WorkerProcess:
     """Follow a worker that another runner started."""
     with (job_dir / LOCK_FILE).open("rb") as f:
         holder = _find_holder(f.fileno(), job_dir)
-    noted = json.loads((job_dir / ATTEMPT_FILE).read_text("utf-8"))
-    offset = int(noted["offset"])
-    return WorkerProcess(job_dir, Attempt(holder or int(noted["pid"]), offset), None)
+    noted = _read_attempt(job_dir)
+    return WorkerProcess(job_dir, Attempt(holder or noted.pid, noted.offset), None)
 
 
 def find_result(job_dir: Path) -> Produced | None:
     """What the last attempt produced while no runner was there to see it."""
-    if is_locked(job_dir) or not (job_dir / ATTEMPT_FILE).exists():
+    if is_locked(job_dir):
         return None
-    offset = int(json.loads((job_dir / ATTEMPT_FILE).read_text("utf-8"))["offset"])
     last = None
-    for event in WorkerProcess(job_dir, Attempt(0, offset), None).read_events():
+    for event in WorkerProcess(job_dir, _read_attempt(job_dir), None).read_events():
         last = event
     return last if isinstance(last, Produced) else None
+
+
+def _read_attempt(job_dir: Path) -> Attempt:
+    """What the last runner noted; a runner that died right after its first start noted nothing."""
+    path = job_dir / ATTEMPT_FILE
+    if not path.exists():
+        return Attempt(0, 0)
+    noted = json.loads(path.read_text("utf-8"))
+    return Attempt(int(noted["pid"]), int(noted["offset"]))
 
 
 def is_locked(job_dir: Path) -> bool:

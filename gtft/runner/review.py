@@ -6,11 +6,12 @@ from typing import Any
 
 from gtft.artifact import verify_artifact
 from gtft.contract import STAGES
-from gtft.errors import ReviewError, UsageError
+from gtft.errors import ReviewError
 from gtft.records.rows import Run, StageRow
+from gtft.runner.control import get_run
 from gtft.runner.evidence import KINDS
 from gtft.runner.identity import fills_role
-from gtft.runner.moves import accept, finish_unfinished, read_recipe
+from gtft.runner.moves import accept, find_address, finish_unfinished, read_recipe
 from gtft.runner.workspace import Workspace
 
 
@@ -20,13 +21,11 @@ def list_waiting(ws: Workspace) -> list[StageRow]:
 
 
 def find_waiting(ws: Workspace, name: str) -> StageRow:
-    """By bead, or by run. Raises ReviewError when nothing of that name waits."""
+    """By bead, or by run. Raises ReviewError when that run's eval does not wait, UsageError when
+    there is no such run."""
     row = ws.store.find_bead(name)
     if row is None:
-        run = ws.store.find_run(name)
-        if run is None:
-            raise UsageError(f"there is no bead or run {name}", fix="gtft review list")
-        row = ws.store.find_stage(run.id, "eval")
+        row = ws.store.find_stage(get_run(ws, name).id, "eval")
     if row.stage != "eval" or row.state != "review":
         raise ReviewError(
             f"{name} does not wait for a review: {row.stage} of {row.run_id} is {row.state}",
@@ -83,7 +82,9 @@ def check_reviewer(ws: Workspace, run: Run, row: StageRow, actor: str) -> None:
         raise ReviewError(
             f"{actor} may not review this eval",
             why=f"the recipe names {', '.join(rules.approvers)}",
-            fix=f"gtft review approve {row.bead_id} --as {rules.approvers[0]}",
+            fix=f"gtft review approve {row.bead_id} --as {rules.approvers[0]}"
+            if ws.home is None
+            else f"leave it to {find_address(ws, run, rules.approvers[0])}: gtft review list",
         )
     workers = {s.worker for s in ws.store.list_stages(run.id)}
     if actor in workers and not rules.self_approval:

@@ -66,7 +66,7 @@ def view_run(ws: Workspace, run: Run) -> RunView:
 
 
 def _look(ws: Workspace, rows: list[StageRow]) -> dict[str, Bead]:
-    return ws.ledger.look([s.bead_id for s in rows if s.bead_id])
+    return ws.ledger.look([s.bead_id for s in rows if s.bead_id], notes=False)
 
 
 def _view(ws: Workspace, run: Run, rows: list[StageRow], beads: dict[str, Bead]) -> RunView:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli
@@ -76,7 +76,7 @@ class Workspace:
     ledger: Ledger
     now: Callable[[], float]
     # What the programs of the town are called with.
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     home: Home | None = None
 
     @property
@@ -117,7 +117,9 @@ def read_config(path: Path) -> Config:
         raise translate_os_error(e, "opening the workspace") from e
     except (tomli.TOMLDecodeError, ValidationError) as e:
         raise InputError(
-            f"{path / 'config.toml'} cannot be used", why=str(e), fix="mend it, or delete it"
+            f"{path / 'config.toml'} cannot be used",
+            why=str(e),
+            fix="mend it; or delete it and, in a town, then: gtft town install",
         ) from e
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Server:
     host: str
     port: int
     user: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Town:
         raise TownError(
             f"{name} is not a rig of the town {self.name}",
             why=f"mayor/rigs.json knows: {known}",
-            fix=f"gt rig add {name} GIT_URL --prefix ft",
+            fix=f"one of those, or: gt rig add {name} GIT_URL",
         )
 
 

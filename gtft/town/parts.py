@@ -95,7 +95,11 @@ def read_link(path: Path) -> str | None:
     try:
         table = tomli.loads(path.read_text("utf-8")).get("town")
     except ValueError as e:
-        raise TownError(f"{path} cannot be read", why=str(e), fix="mend it, or delete it") from e
+        raise TownError(
+            f"{path} cannot be read",
+            why=str(e),
+            fix="mend it; or delete it and, in a town, then: gtft town install",
+        ) from e
     return str(table.get("rig")) if isinstance(table, dict) else None
 
 

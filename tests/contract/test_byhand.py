@@ -3,18 +3,22 @@
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from gtft.beads.bd import BdLedger
-from gtft.beads.ledger import REVIEW_LABEL, Ledger
+from gtft.beads.ledger import REVIEW_LABEL, Bead, Ledger
 from gtft.beads.local import LocalLedger
+from gtft.errors import ConflictError
 from gtft.records.store import Store, open_sqlite
 from gtft.runner.byhand import respect_hands
 from gtft.runner.control import is_finished
 from gtft.runner.lease import claim_next
+from gtft.runner.moves import hold
 from gtft.runner.outbox import find_review_beads
 from gtft.runner.review import approve
 from gtft.runner.status import view_run
@@ -125,6 +129,77 @@ def look(ws: Workspace, name: str) -> list[str]:
     found = ws.store.find_run(name)
     assert found is not None
     return respect_hands(ws, [found])
+
+
+class SlowLedger:
+    """A ledger that answers late: ``meanwhile`` happens between the question and the answer."""
+
+    def __init__(self, ledger: Ledger, meanwhile: Callable[[], object]) -> None:
+        self._ledger, self._meanwhile = ledger, meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def look(self, bead_ids: Iterable[str]) -> dict[str, Bead]:
+        self._meanwhile()
+        return self._ledger.look(bead_ids)
+
+
+def look_late(ws: Workspace, name: str, meanwhile: Callable[[], object]) -> list[str]:
+    return look(replace(ws, ledger=cast(Ledger, SlowLedger(ws.ledger, meanwhile))), name)
+
+
+def test_a_stage_that_is_done_while_the_ledger_is_asked_was_not_closed_by_hand(
+    ws: Workspace, name: str
+) -> None:
+    add_run(ws, name)
+    claim = claim_of(ws, name)
+    assert look_late(ws, name, lambda: finish_stage(ws, claim)) == []
+    run = ws.store.find_run(name)
+    assert run is not None
+    assert run.desired == "run"
+    assert [s.stage for s in ws.store.list_claimable() if s.run_id == name] == ["train"]
+
+
+def test_a_stage_that_pauses_while_the_ledger_is_asked_is_not_claimed_again(
+    ws: Workspace, name: str
+) -> None:
+    add_run(ws, name)
+    claim = claim_of(ws, name)
+    assert look_late(ws, name, lambda: hold(ws, claim, "paused", "")) == []
+    assert ws.ledger.show(bead_of(ws, name, "harvest")).status == "open"
+
+
+def test_an_eval_that_is_approved_while_the_ledger_is_asked_stays_approved(
+    ws: Workspace, name: str
+) -> None:
+    row = make_waiting(ws, name)
+    assert look_late(ws, name, lambda: approve(ws, row, "gizmo/witness", "")) == []
+    statuses = {ws.ledger.show(b).status for b in find_review_beads(ws, name)}
+    assert statuses == {"closed"}
+    assert ws.ledger.show(row.bead_id or "").status == "closed"
+
+
+class StubbornLedger(SlowLedger):
+    """A ledger that gives no bead to anybody."""
+
+    def hand_over(self, bead_id: str, actor: str) -> None:
+        raise ConflictError(f"{bead_id} is pinned")
+
+
+def test_a_bead_that_gtft_may_not_change_holds_up_no_other_run(
+    ws: Workspace, name: str, hands: Hands
+) -> None:
+    other = f"{name}-other"
+    runs = [add_run(ws, name), add_run(ws, other)]
+    for made in runs:
+        claim_of(ws, made.id)
+    hands.open(bead_of(ws, name, "harvest"))
+    hands.close(bead_of(ws, other, "harvest"))
+    stubborn = replace(ws, ledger=cast(Ledger, StubbornLedger(ws.ledger, lambda: None)))
+    said = respect_hands(stubborn, runs)
+    assert "is pinned" in said[0]
+    assert "was closed" in said[1]
 
 
 def test_nothing_was_done_by_hand(ws: Workspace, name: str) -> None:

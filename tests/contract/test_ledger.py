@@ -6,6 +6,7 @@ One bead database serves all tests of a kind (``bd init`` takes seconds): a test
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -298,6 +299,11 @@ def test_look_gives_what_there_is(ledger: Ledger, run: str) -> None:
     seen = ledger.look([ids["b"], "tt-none", part, ids["a"], "--help", ids["a"]])
     assert seen == {i: ledger.show(i) for i in (ids["a"], ids["b"])}
     assert ledger.look([]) == ledger.look(["tt-none"]) == {}
+    bare = ledger.look([ids["b"], "tt-none", part, ids["a"]], notes=False)
+    assert {i: replace(b, notes=()) for i, b in bare.items()} == {
+        i: replace(b, notes=()) for i, b in seen.items()
+    }
+    assert ledger.look(["tt-none"], notes=False) == {}
 
 
 def test_notes_stay_in_order_and_are_kept_once(ledger: Ledger, run: str) -> None:

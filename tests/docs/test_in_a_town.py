@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gtft.runner.workspace import Workspace, open_workspace
-from town_case import TestTown, make_origin, make_real_town, set_prefix, wait_for
+from town_case import TestTown, make_origin, make_real_town, wait_for
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = REPO / "docs" / "in-a-town.md"
@@ -65,8 +65,6 @@ def test_every_command_of_the_page_works(town: TestTown, tmp_path: Path) -> None
             expected = (0, 1) if command == "gtft doctor" else (0,)
             assert done.returncode in expected, said
             assert "Traceback" not in said
-            if command.startswith("gt rig add"):
-                set_prefix(town, "finetune", "ft")
             if command.startswith("gtft dispatch") and "--yes" in command:
                 names |= find_names(town)
             if command.startswith("gtft run"):

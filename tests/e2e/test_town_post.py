@@ -77,7 +77,7 @@ def test_an_address_that_gt_does_not_know_holds_nothing_up(town: TestTown) -> No
     run = add_run(ws, "run-lost")
     bead = ws.store.find_stage(run.id, "train").bead_id or ""
     messages = (
-        tell_people(("nowhere/nobody",), "GTFT_FAILED: train of run-lost", "no room left"),
+        tell_people(("nowhere/nobody", "mayor/"), "GTFT_FAILED: train of run-lost", "no room left"),
         nudge_people(("finetune/witness",), "nobody is awake there"),
         tell_ledger("note", bead, "me", text="after the mail"),
     )
@@ -94,3 +94,5 @@ def test_an_address_that_gt_does_not_know_holds_nothing_up(town: TestTown) -> No
     ]
     assert sent[0].tries == NOTICE_TRIES + 1
     assert "not mailed" in [e.kind for e in ws.store.list_events(run.id)]
+    # The others on the list have it, once.
+    assert len([m for m in inbox(town, "mayor/") if "run-lost" in m["subject"]]) == 1

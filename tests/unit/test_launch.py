@@ -9,20 +9,24 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from gtft.beads.ledger import Bead, Ledger
 from gtft.contract import STAGES
 from gtft.corpus.survey import survey_sources
-from gtft.errors import InputError, UsageError
+from gtft.errors import ConflictError, InputError, TownError, UsageError
 from gtft.recipe.resolve import resolve
 from gtft.runner.box import Box
+from gtft.runner.dispatch import dispatch
+from gtft.runner.execution import catch_up
 from gtft.runner.launch import Launch, plan_launch
 from gtft.runner.sling import check_sling, make_sling, read_error
 from gtft.runner.workspace import Home, Workspace, open_workspace
 from gtft.tool import Ran
 from gtft.town.locate import Rig, Town
-from runs_case import carry_on, make_run, resolve_tiny, write_formula, write_peak
+from run_case import carry_on, make_run, resolve_tiny, write_formula, write_peak
 from tiny_town import gtft, make_town
 
 MIB = 1024**2
@@ -209,6 +213,36 @@ def test_a_missing_source_stops_it_before_a_bead_is_made(tmp_path: Path) -> None
     done = run_dispatch(tmp_path, "--yes")
     assert done.returncode == InputError.exit_code
     assert open_workspace(tmp_path / ".gtft").store.list_runs() == []
+
+
+def test_an_actor_that_no_bead_can_be_given_to_makes_nothing(tmp_path: Path) -> None:
+    make_town(tmp_path)
+    done = run_dispatch(tmp_path, "--yes", "--as", "gizmo/polecats/nux\nmayor")
+    assert done.returncode == ConflictError.exit_code
+    assert open_workspace(tmp_path / ".gtft").store.list_runs() == []
+
+
+class AwayLedger:
+    """A ledger of a town that is away when beads are to be made."""
+
+    def find(self, **how: object) -> list[Bead]:
+        return []
+
+    def create_graph(self, beads: object, *, actor: str) -> dict[str, str]:
+        raise TownError("the town's Dolt server does not answer", fix="gt dolt status")
+
+
+def test_a_dispatch_without_its_beads_is_named_and_finished_later(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    away = dataclasses.replace(ws, ledger=cast(Ledger, AwayLedger()))
+    with pytest.raises(TownError, match="beads are not made yet") as e:
+        dispatch(away, resolve_tiny(tmp_path), "mayor", tmp_path)
+    [run] = ws.store.list_runs()
+    assert f"gtft run {run.id}" in e.value.fix
+    catch_up(ws)
+    [run] = ws.store.list_runs()
+    assert ws.ledger.show(run.epic_bead or "").type == "epic"
 
 
 # -- slinging

@@ -1,12 +1,17 @@
 """Who is told what: by verbosity, in the order of the run, without a town in ``mail.log``."""
 
 import json
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 
+from gtft.beads.local import LocalLedger
+from gtft.errors import TownError
 from gtft.recipe.schema import Notify
-from gtft.runner.moves import hold
+from gtft.records.store import Store
+from gtft.runner.moves import hold, reopen_held
+from gtft.runner.outbox import deliver
 from gtft.runner.review import approve
 from gtft.runner.workspace import Workspace
 from run_case import add_run, claim_of, finish_stage, make_waiting
@@ -59,3 +64,28 @@ def test_the_feed_hears_every_turn(ws: Workspace) -> None:
     assert [m.payload["event"] for m in sent] == [
         "gtft_started", "gtft_started", "gtft_started", "gtft_review", "gtft_started", "gtft_done",
     ]  # fmt: skip
+
+
+class BusyLedger(LocalLedger):
+    """A ledger that cannot give a bead back now."""
+
+    def release(self, bead_id: str, *, failed: bool, actor: str) -> None:
+        raise TownError("the bead database is busy")
+
+
+def test_a_bead_that_is_claimed_again_is_not_given_back_by_a_late_message(
+    ws: Workspace, clock: list[float]
+) -> None:
+    store = Store(ws.store.units.engine, lambda: clock[0])
+    ws = replace(ws, store=store)
+    run = add_run(ws)
+    busy = BusyLedger(ws.path / "beads.db", "ft", lambda: clock[0])
+    hold(replace(ws, ledger=busy), claim_of(ws, run.id), "paused", "")
+    reopen_held(ws, run, "overseer/ann")
+    claim = claim_of(ws, run.id)
+    assert any(m.payload.get("op") == "release" for m in store.list_messages(pending=True))
+    clock[0] += ws.config.lease_seconds + 1
+    deliver(ws)
+    assert store.list_messages(pending=True) == []
+    bead = ws.ledger.show(claim.stage.bead_id or "")
+    assert (bead.status, bead.assignee) == ("in_progress", claim.actor)

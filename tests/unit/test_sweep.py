@@ -16,12 +16,13 @@ from gtft.contract import LOCK_FILE, STAGES
 from gtft.records.rows import Run
 from gtft.runner.box import Box
 from gtft.runner.control import pause
-from gtft.runner.lease import Claim, claim_next
+from gtft.runner.lease import Claim
 from gtft.runner.moves import hold
+from gtft.runner.outbox import deliver
 from gtft.runner.sweep import ACTOR, MOST_RESUMES, Action, lock_sweep, sweep
 from gtft.runner.workspace import Home, Workspace, open_workspace
 from gtft.town.locate import Rig, Town
-from runs_case import WORKER, bring_to_review, carry_on, find_run, make_run
+from run_case import bring_to_review, carry_on, claim_of, find_run, make_run
 
 GIB = 1024**3
 DAY = 86_400.0
@@ -58,8 +59,9 @@ def tell(actions: list[Action]) -> list[tuple[str, str]]:
 
 
 def claim(ws: Workspace, run: Run) -> Claim:
-    found = claim_next(ws, WORKER, run.id)
-    assert found is not None
+    """As a runner claims; it has told the feed."""
+    found = claim_of(ws, run.id)
+    deliver(ws)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtft.cli.main import run
+from gtft.contract import LOCK_FILE
 from gtft.errors import TownError
 from gtft.runner.workspace import TownLink, open_workspace, read_config
 from gtft.town import install as room
@@ -509,3 +511,27 @@ def test_the_installed_shell_lines_do_not_need_gtft(root: Path) -> None:
             command, env={"PATH": "/usr/bin:/bin"}, input=b"{}", capture_output=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_nothing_is_taken_out_under_a_worker(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(root, monkeypatch, "install", "--yes") == 0
+    job_dir = root / ".gtft" / "runs" / "run-1" / "train"
+    job_dir.mkdir(parents=True)
+    with (job_dir / LOCK_FILE).open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        assert command(root, monkeypatch, "uninstall", "--yes") == 8
+        assert "gtft runs pause run-1" in capsys.readouterr().err
+        assert states(root) == {"installed"}
+    assert command(root, monkeypatch, "uninstall", "--yes") == 0
+
+
+def test_where_nobody_answers_nothing_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(root)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert command(root, monkeypatch, "install") == 2
+    assert "--yes" in capsys.readouterr().err
+    assert snapshot(root) == before
