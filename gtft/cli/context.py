@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gtft.errors import UsageError
+
 if TYPE_CHECKING:
     from gtft.runner.workspace import Workspace
 
@@ -27,8 +29,18 @@ def open_here(ctx: click.Context) -> Workspace:
 
 
 def get_actor(given: str | None) -> str:
-    """Who acts. Raises ConflictError for a name that no bead can be assigned to."""
+    """Who acts. Raises ConflictError for a name that no bead can be assigned to, and UsageError for an
+    agent of a town that gives another name than its own."""
     from gtft.beads.rules import check_actor
+    from gtft.runner.detached import is_agent
     from gtft.runner.identity import find_actor
 
-    return check_actor(find_actor(given, os.environ))
+    actor = check_actor(find_actor(given, os.environ))
+    own = find_actor(None, os.environ)
+    if actor != own and is_agent(os.environ):
+        raise UsageError(
+            f"{own} cannot act as {actor}",
+            why="inside an agent's session the town says who acts",
+            fix="leave --as out",
+        )
+    return actor

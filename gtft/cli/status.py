@@ -41,6 +41,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         for n in notices:
             click.echo(f"mail to {', '.join(n['to'])}: {n['subject']}")
         if pending:
-            click.echo(f"{len(pending)} messages are not delivered yet: {pending[0].last_error}")
+            why = pending[0].last_error or "they are on their way"
+            click.echo(f"not delivered yet, {len(pending)} of the outbox: {why}")
 
     emit(data, as_json, render)

@@ -28,7 +28,8 @@ def respect_hands(ws: Workspace, runs: list[Run]) -> list[str]:
     before = _read_settled(ws, runs)
     own = [s.bead_id for rows in before.values() for s in rows if s.bead_id]
     waiting = [s.run_id for rows in before.values() for s in rows if _waits_for_witness(s)]
-    beads = ws.ledger.look([*own, *(b for run in waiting for b in find_review_beads(ws, run))])
+    asked = [b for run in waiting for b in find_review_beads(ws, run)]
+    beads = ws.ledger.look([*own, *asked], notes=False)
     after = _read_settled(ws, runs) if before else {}
     found: list[str] = []
     for run in runs:

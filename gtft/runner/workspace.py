@@ -21,7 +21,7 @@ from gtft.artifact import write_file
 from gtft.beads.bd import BdLedger
 from gtft.beads.ledger import Ledger
 from gtft.beads.local import LocalLedger
-from gtft.errors import InputError, translate_os_error
+from gtft.errors import InputError, TownError, translate_os_error
 from gtft.records.dolt import Target, check_target, open_dolt
 from gtft.records.store import Store, open_sqlite
 from gtft.town.locate import Rig, Town, find_root, find_server, read_town
@@ -140,6 +140,12 @@ def open_workspace(
     except OSError as e:
         raise translate_os_error(e, "opening the workspace") from e
     config = read_config(path)
+    if config.town is None and (path / "install.json").is_file():
+        raise TownError(
+            f"{path / 'config.toml'} has lost its link to the town",
+            why="gtft is installed here, and its state is in the database of a rig",
+            fix="gtft town install",
+        )
     if config.town is None:
         store = Store(open_sqlite(path / "gtft.db"), now)
         store.migrate()

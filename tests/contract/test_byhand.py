@@ -140,9 +140,9 @@ class SlowLedger:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    def look(self, bead_ids: Iterable[str]) -> dict[str, Bead]:
+    def look(self, bead_ids: Iterable[str], *, notes: bool = True) -> dict[str, Bead]:
         self._meanwhile()
-        return self._ledger.look(bead_ids)
+        return self._ledger.look(bead_ids, notes=notes)
 
 
 def look_late(ws: Workspace, name: str, meanwhile: Callable[[], object]) -> list[str]:

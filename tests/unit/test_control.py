@@ -7,7 +7,7 @@ import pytest
 from gtft.errors import ConflictError, TownError
 from gtft.runner.control import cancel, get_run, pause, resume
 from gtft.runner.dispatch import dispatch
-from gtft.runner.workspace import Workspace
+from gtft.runner.workspace import Workspace, open_workspace
 from run_case import add_run, claim_of, resolve_tiny
 
 
@@ -44,3 +44,11 @@ def test_a_ledger_that_is_away_leaves_no_run_behind(
     with pytest.raises(TownError):
         dispatch(ws, resolve_tiny(tmp_path), "me", ws.path)
     assert ws.store.list_runs() == []
+
+
+def test_a_town_workspace_that_lost_its_link_does_not_start_an_empty_store(tmp_path: Path) -> None:
+    (tmp_path / "install.json").write_text("{}")
+    with pytest.raises(TownError, match="lost its link") as e:
+        open_workspace(tmp_path)
+    assert e.value.fix == "gtft town install"
+    assert not (tmp_path / "gtft.db").exists()

@@ -2,6 +2,9 @@
 
 import pytest
 
+from gtft.cli.context import get_actor
+from gtft.errors import UsageError
+from gtft.runner.detached import MARK
 from gtft.runner.identity import fills_role, find_actor, make_token, owner_is_gone
 
 
@@ -37,3 +40,18 @@ def test_tokens_are_unique_and_know_their_process() -> None:
     assert owner_is_gone(f"{host}|999999999|{start}|{rest}")
     assert not owner_is_gone(f"other-host|999999999|{start}|{rest}")
     assert not owner_is_gone("garbage")
+
+
+def test_an_agent_acts_under_its_own_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GT_ROLE", "gizmo/polecats/nux")
+    monkeypatch.setenv("BD_ACTOR", "gizmo/polecats/nux")
+    monkeypatch.delenv(MARK, raising=False)
+    assert get_actor(None) == get_actor("gizmo/polecats/nux") == "gizmo/polecats/nux"
+    with pytest.raises(UsageError, match="cannot act as gizmo/witness"):
+        get_actor("gizmo/witness")
+    # A runner that was started for somebody carries that name on.
+    monkeypatch.setenv(MARK, "1")
+    assert get_actor("gtft/sweep") == "gtft/sweep"
+    monkeypatch.delenv("GT_ROLE")
+    monkeypatch.delenv(MARK)
+    assert get_actor("gizmo/witness") == "gizmo/witness"
