@@ -139,8 +139,8 @@ def test_gt_lists_the_plugin_and_its_script_leaves_a_receipt(installed: TestTown
     script = Path(ours["path"]) / "run.sh"
     path = installed.environ["PATH"]
     without = [p for p in path.split(os.pathsep) if not (Path(p) / "gtft").exists()]
-    for path, result in ((path, "success"), (os.pathsep.join(without), "skipped")):
-        subprocess.run(["/bin/sh", script], env=installed.environ | {"PATH": path}, check=True)
+    for found, result in ((path, "success"), (os.pathsep.join(without), "skipped")):
+        subprocess.run(["/bin/sh", script], env=installed.environ | {"PATH": found}, check=True)
         history = json.loads(installed.gt("plugin", "history", "gtft-sweep", "--json"))
         assert any(f"result:{result}" in h["labels"] for h in history)
     assert "Gate closed" in installed.gt("plugin", "run", "gtft-sweep", "--dry-run")
