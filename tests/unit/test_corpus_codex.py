@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gtft.corpus.example import Conversation
-from gtft.corpus.files import InputFile, list_files
+from gtft.corpus.files import list_files
 from gtft.corpus.sources.codex import read
 from gtft.corpus.tally import Tally
+from source_case import harvest, said
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HEAD = {"id": "s1", "timestamp": "2026-01-02T00:00:00Z", "cwd": "/town/gizmo/polecats/nux"}
@@ -39,26 +39,9 @@ def output(call_id: str, text: Any) -> dict[str, Any]:
     return item("function_call_output", call_id=call_id, output=text)
 
 
-def harvest(tmp: Path, **files: list[dict[str, Any]]) -> tuple[list[Conversation], Tally]:
-    inputs = []
-    for name, rows in files.items():
-        path = tmp / name.replace("__", "/")
-        path = path.with_suffix(".jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(json.dumps(r) for r in rows))
-        inputs.append(InputFile(path, path.relative_to(tmp).as_posix()))
-    tally = Tally()
-    talks = list(read(inputs, tally))
-    assert tally.total("records") == tally.total("kept") + tally.total("dropped")
-    return talks, tally
-
-
-def said(talk: Conversation) -> list[tuple[str, str]]:
-    return [(e.kind, e.text) for e in talk.entries]
-
-
 def test_calls_and_results_are_paired_and_one_answer_ends_at_its_results(tmp_path: Path) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             line("session_meta", **HEAD),
@@ -90,6 +73,7 @@ def test_events_developer_and_harness_text_stay_out_and_an_abort_is_counted(
     tmp_path: Path,
 ) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             line("session_meta", **HEAD),
@@ -123,6 +107,7 @@ def test_events_developer_and_harness_text_stay_out_and_an_abort_is_counted(
 def test_a_custom_tool_takes_raw_text_and_a_shell_call_its_action(tmp_path: Path) -> None:
     shell = {"type": "exec", "command": ["ls"]}
     talks, _ = harvest(
+        read,
         tmp_path,
         a=[
             item("custom_tool_call", name="apply_patch", input='{"a": 1}', call_id="c1"),
@@ -144,6 +129,7 @@ def test_a_fork_keeps_only_what_its_original_does_not_hold(tmp_path: Path) -> No
     shared = [message("user", "one"), message("assistant", "yes"), call("c1", "ls")]
     fork = {"id": "s2", "timestamp": "2026-01-03T00:00:00Z", "forked_from_id": "s1"}
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             line("session_meta", **fork),
@@ -165,6 +151,7 @@ def test_two_files_that_claim_to_be_forks_of_each_other_lose_nothing(tmp_path: P
     same = [message("user", "one"), message("assistant", "yes")]
     at = {"timestamp": "2026-01-02T00:00:00Z"}
     talks, _ = harvest(
+        read,
         tmp_path,
         a=[line("session_meta", id="s1", forked_from_id="s2", **at), *same],
         b=[line("session_meta", id="s2", forked_from_id="s1", **at), *same],
@@ -175,7 +162,7 @@ def test_two_files_that_claim_to_be_forks_of_each_other_lose_nothing(tmp_path: P
 def test_the_active_copy_of_a_session_wins_over_the_archived_one(tmp_path: Path) -> None:
     rows = [line("session_meta", **HEAD), message("user", "one"), message("assistant", "yes")]
     more = [*rows, message("user", "two"), message("assistant", "no")]
-    talks, tally = harvest(tmp_path, archived_sessions__a=rows, sessions__b=more)
+    talks, tally = harvest(read, tmp_path, archived_sessions__a=rows, sessions__b=more)
     assert [t.file for t in talks] == ["sessions/b.jsonl"]
     assert len(talks[0].entries) == 4
     assert tally.get("dropped", "copied history") == 2
@@ -184,6 +171,7 @@ def test_the_active_copy_of_a_session_wins_over_the_archived_one(tmp_path: Path)
 def test_a_sub_agent_is_linked_to_the_session_that_started_it(tmp_path: Path) -> None:
     source = {"subagent": {"thread_spawn": {"parent_thread_id": "s1", "depth": 1}}}
     talks, _ = harvest(
+        read,
         tmp_path,
         a=[line("session_meta", **HEAD), message("user", "one")],
         b=[line("session_meta", id="s2", source=source), message("user", "look around")],
@@ -199,6 +187,7 @@ def test_a_compaction_is_a_boundary_and_turns_that_were_taken_back_are_gone(
 ) -> None:
     history = [{"type": "message", "role": "user", "content": "one"}]
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             message("user", "one"),
@@ -230,6 +219,7 @@ def test_the_oldest_shape_is_read_and_only_a_lone_open_call_is_paired_without_id
 
     result = {"type": "function_result", "name": "x", "result": "out"}
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             {"id": "s9", "timestamp": "2025-05-01T00:00:00Z", "instructions": None},
@@ -251,6 +241,7 @@ def test_the_oldest_shape_is_read_and_only_a_lone_open_call_is_paired_without_id
 
 def test_values_of_the_wrong_type_are_named(tmp_path: Path) -> None:
     _, tally = harvest(
+        read,
         tmp_path,
         a=[
             {"type": "response_item", "payload": "text"},

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gtft.corpus.example import Conversation
 from gtft.corpus.files import InputFile, list_files
 from gtft.corpus.sources.gemini import read
 from gtft.corpus.tally import Tally
+from source_case import harvest, said
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HEAD = {"sessionId": "s1", "projectHash": "ab", "startTime": "2026-01-02T00:00:00Z"}
@@ -31,26 +31,9 @@ def tool(id_: str, output: Any = None, **more: Any) -> dict[str, Any]:
     return {"id": id_, "name": "ls", "args": {"path": "."}, **given, **more}
 
 
-def harvest(tmp: Path, **files: list[dict[str, Any]] | str) -> tuple[list[Conversation], Tally]:
-    inputs = []
-    for name, rows in files.items():
-        path = tmp / (name.replace("__", "/") + ".jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = rows if isinstance(rows, str) else "\n".join(json.dumps(r) for r in rows)
-        path.write_text(text)
-        inputs.append(InputFile(path, path.relative_to(tmp).as_posix()))
-    tally = Tally()
-    talks = list(read(inputs, tally))
-    assert tally.total("records") == tally.total("kept") + tally.total("dropped")
-    return talks, tally
-
-
-def said(talk: Conversation) -> list[tuple[str, str]]:
-    return [(e.kind, e.text) for e in talk.entries]
-
-
 def test_a_message_with_the_same_id_replaces_the_earlier_one_in_its_place(tmp_path: Path) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,
@@ -74,6 +57,7 @@ def test_a_message_with_the_same_id_replaces_the_earlier_one_in_its_place(tmp_pa
 def test_what_was_rewound_is_gone_and_an_unknown_target_clears_all(tmp_path: Path) -> None:
     rows = [user("u1", "one"), answer("a1", "yes"), user("u2", "two"), answer("a2", "no")]
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[HEAD, *rows, {"$rewindTo": "u2"}, user("u3", "three")],
         b=[HEAD | {"sessionId": "s2"}, *rows, {"$rewindTo": "?"}],
@@ -86,6 +70,7 @@ def test_a_new_context_is_a_boundary_and_a_part_of_the_old_one_a_rollback(tmp_pa
     rows = [user("u1", "one"), answer("a1", "yes"), user("u2", "two"), answer("a2", "no")]
     snapshot = user("n1", "<state_snapshot>one is done</state_snapshot>")
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[HEAD, *rows, {"$set": {"messages": [snapshot, rows[3]]}}, user("u3", "three")],
         b=[HEAD | {"sessionId": "s2"}, *rows, {"$set": {"messages": rows[:2]}}],
@@ -100,7 +85,7 @@ def test_a_new_context_is_a_boundary_and_a_part_of_the_old_one_a_rollback(tmp_pa
 def test_the_older_file_is_one_object_over_many_lines(tmp_path: Path) -> None:
     rows = [user("u1", "one"), {"id": "i1", "type": "info", "content": "update!"}]
     whole = json.dumps(HEAD | {"messages": [*rows, answer("a1", "yes")]}, indent=2)
-    talks, tally = harvest(tmp_path, a=whole, b=json.dumps(HEAD | {"messages": rows}))
+    talks, tally = harvest(read, tmp_path, a=whole, b=json.dumps(HEAD | {"messages": rows}))
     assert said(talks[0]) == [("user", "one"), ("assistant", "yes")]
     assert [e.line for e in talks[0].entries] == [1, 3]
     # The second file says nothing that the first does not.
@@ -111,7 +96,7 @@ def test_the_older_file_is_one_object_over_many_lines(tmp_path: Path) -> None:
 def test_a_torn_object_still_gives_its_whole_messages(tmp_path: Path) -> None:
     rows = [user("u1", "one"), answer("a1", "yes"), user("u2", "two")]
     whole = json.dumps(HEAD | {"messages": rows}, indent=2)
-    talks, tally = harvest(tmp_path, a=whole[: whole.index('"two"')])
+    talks, tally = harvest(read, tmp_path, a=whole[: whole.index('"two"')])
     assert said(talks[0]) == [("user", "one"), ("assistant", "yes")]
     assert tally.get("bad", "bad line") == 1
     assert tally.get("lines", "lost characters") > 0
@@ -127,7 +112,7 @@ def test_checkpoints_name_parts_and_roles(tmp_path: Path) -> None:
         {"role": "user", "parts": [given]},
         {"role": "model", "parts": [{"odd": 1}]},
     ]
-    talks, tally = harvest(tmp_path, a=json.dumps({"history": history}, indent=1))
+    talks, tally = harvest(read, tmp_path, a=json.dumps({"history": history}, indent=1))
     assert said(talks[0]) == [
         ("user", "see\n\n[image: image/png]"),
         ("assistant", "I look"),
@@ -141,6 +126,7 @@ def test_a_sub_agents_chat_is_linked_to_the_session_whose_folder_it_stands_in(
 ) -> None:
     beacon = "[GAS TOWN] witness (rig: gizmo) <- deacon • 2026-03-01T09:12 • patrol"
     talks, _ = harvest(
+        read,
         tmp_path,
         chats__s1__x=[HEAD | {"sessionId": "s2", "kind": "subagent"}, user("u9", "look around")],
         chats__session=[HEAD, user("u1", beacon)],
@@ -152,6 +138,7 @@ def test_a_sub_agents_chat_is_linked_to_the_session_whose_folder_it_stands_in(
 
 def test_harness_text_and_wrong_types_stay_out_and_are_counted(tmp_path: Path) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,

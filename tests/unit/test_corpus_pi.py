@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gtft.corpus.example import Conversation
-from gtft.corpus.files import InputFile, list_files
+from gtft.corpus.files import list_files
 from gtft.corpus.sources.pi import read
 from gtft.corpus.tally import Tally
+from source_case import harvest, said
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HEAD = {"type": "session", "version": 3, "id": "s1", "cwd": "/town/gizmo/crew/max"}
@@ -37,24 +36,9 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
-def harvest(tmp: Path, **files: list[dict[str, Any]]) -> tuple[list[Conversation], Tally]:
-    inputs = []
-    for name, rows in files.items():
-        path = tmp / f"{name}.jsonl"
-        path.write_text("\n".join(json.dumps(r) for r in rows))
-        inputs.append(InputFile(path, path.name))
-    tally = Tally()
-    talks = list(read(inputs, tally))
-    assert tally.total("records") == tally.total("kept") + tally.total("dropped")
-    return talks, tally
-
-
-def said(talk: Conversation) -> list[tuple[str, str]]:
-    return [(e.kind, e.text) for e in talk.entries]
-
-
 def test_the_trunk_is_whole_and_each_branch_starts_where_it_left(tmp_path: Path) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,
@@ -79,7 +63,7 @@ def test_the_trunk_is_whole_and_each_branch_starts_where_it_left(tmp_path: Path)
 def test_version_1_is_a_line(tmp_path: Path) -> None:
     rows = [user("u1", None, "one"), answer("a1", None, text("yes")), user("u2", None, "two")]
     bare = [{k: v for k, v in r.items() if k not in ("id", "parentId")} for r in rows]
-    talks, _ = harvest(tmp_path, a=[{"type": "session", "id": "s1"}, *bare])
+    talks, _ = harvest(read, tmp_path, a=[{"type": "session", "id": "s1"}, *bare])
     assert [x for _, x in said(talks[0])] == ["one", "yes", "two"]
 
 
@@ -88,6 +72,7 @@ def test_a_fork_keeps_its_own_entries_once_and_is_linked(tmp_path: Path) -> None
     copies = [rows[0] | {"id": "x1"}, rows[1] | {"id": "x2", "parentId": "x1"}]
     parent = "/home/a/.pi/agent/sessions/--x--/2026-01-01T00-00-00-000Z_0123abcd-0000.jsonl"
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[HEAD, *rows],
         b=[HEAD | {"id": "s2", "parentSession": parent}, *copies, user("u2", "x2", "two")],
@@ -105,6 +90,7 @@ def test_calls_results_and_the_humans_own_commands(tmp_path: Path) -> None:
     shell = {"role": "bashExecution", "command": "make", "output": "boom\n", "exitCode": 2}
     hidden = {**shell, "excludeFromContext": True}
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,
@@ -129,6 +115,7 @@ def test_calls_results_and_the_humans_own_commands(tmp_path: Path) -> None:
 
 def test_answers_that_were_cut_off_stay_out(tmp_path: Path) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,
@@ -147,6 +134,7 @@ def test_answers_that_were_cut_off_stay_out(tmp_path: Path) -> None:
 
 def test_a_compaction_is_a_boundary_with_its_summary(tmp_path: Path) -> None:
     talks, _ = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,
@@ -169,6 +157,7 @@ def test_a_compaction_is_a_boundary_with_its_summary(tmp_path: Path) -> None:
 
 def test_torn_trees_unknown_records_and_wrong_types_are_counted(tmp_path: Path) -> None:
     talks, tally = harvest(
+        read,
         tmp_path,
         a=[
             HEAD,
