@@ -32,6 +32,8 @@ EVENTS_FILE = "events.jsonl"
 LOCK_FILE = "worker.lock"
 LOG_FILE = "worker.log"
 METRICS_FILE = "metrics.jsonl"
+# As a run's own rig (`Governance.own`): a workspace without a town has one owner.
+EVERY_RIG = "*"
 # Every artifact holds one: the figures of the stage, which the runner copies into the store.
 SUMMARY_FILE = "summary.json"
 
@@ -46,6 +48,35 @@ class InputArtifact(_Frozen):
     stage: Stage
     id: str
     path: Path
+
+
+class Consent(_Frozen):
+    """A standing consent of a rig. ``until``: its last day (YYYY-MM-DD), "" = until it is revoked;
+    ``purpose``: the role that models may be trained for, "" = any."""
+
+    rig: str
+    until: str = ""
+    purpose: str = ""
+
+
+class Withdrawal(_Frozen):
+    """An entry of the register of withdrawals; ``who`` is a name, or ``hmac:`` and the keyed hash of one."""
+
+    kind: Literal["session", "actor", "email", "rig", "bead"]
+    who: str
+
+
+class Governance(_Frozen):
+    """Whose data a harvest may use. ``own``: the run's own rig, or EVERY_RIG; ``today``: YYYY-MM-DD;
+    ``rigs``: the names of the town's rigs, whose folders stand below the job's root; ``own_models``: the
+    name of each model of ours → its generation (1 = the first of its role)."""
+
+    own: str = EVERY_RIG
+    today: str = ""
+    rigs: tuple[str, ...] = ()
+    consents: tuple[Consent, ...] = ()
+    withdrawals: tuple[Withdrawal, ...] = ()
+    own_models: dict[str, int] = {}
 
 
 class Job(_Frozen):
@@ -65,6 +96,8 @@ class Job(_Frozen):
     # Where relative source paths of the recipe start.
     root: Path
     store_url: str
+    # Of a harvest only.
+    governance: Governance = Governance()
 
     def input(self, stage: Stage) -> InputArtifact:
         """The input artifact of a stage; KeyError when the runner did not pass it."""

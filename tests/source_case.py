@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gtft.corpus.claims import read_settled
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import InputFile
+from gtft.corpus.sources import Read
 from gtft.corpus.tally import Tally
 
-Read = Callable[[Sequence[InputFile], Tally], Iterator[Conversation]]
 Rows = list[dict[str, Any]] | str
 
 
@@ -25,7 +25,7 @@ def harvest(read: Read, folder: Path, **files: Rows) -> tuple[list[Conversation]
         path.write_text(rows if isinstance(rows, str) else "\n".join(json.dumps(r) for r in rows))
         inputs.append(InputFile(path, path.relative_to(folder).as_posix()))
     tally = Tally()
-    talks = list(read(inputs, tally))
+    talks = list(read_settled(read, inputs, tally))
     assert tally.total("records") == tally.total("kept") + tally.total("dropped")
     return talks, tally
 

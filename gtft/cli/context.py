@@ -11,6 +11,7 @@ import click
 from gtft.errors import UsageError
 
 if TYPE_CHECKING:
+    from gtft.recipe.schema import Recipe
     from gtft.runner.workspace import Workspace
 
 as_option = click.option(
@@ -26,6 +27,31 @@ def open_here(ctx: click.Context) -> Workspace:
     from gtft.runner.workspace import locate_workspace, open_workspace
 
     return open_workspace(locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ))
+
+
+def find_artifacts(ctx: click.Context) -> Path:
+    """The artifacts of the workspace; nothing is made when there is none."""
+    from gtft.runner.workspace import locate_workspace
+
+    return locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ) / "artifacts"
+
+
+def check_harvest(ws: Workspace | None, recipe: Recipe, actor: str) -> None:
+    """What a harvest would stop at, before anything is created. ``ws`` None: consents are not known.
+
+    Raises UsageError (a selection that is not understood), RecipeError (a licence that forbids training)
+    and InputError (the scope names a rig whose data the run may not use).
+    """
+    from gtft.corpus.consent import check_scope
+    from gtft.corpus.licence import check_licences
+    from gtft.corpus.select import parse_select
+    from gtft.runner.governance import gather_governance
+
+    parse_select(recipe.harvest.select)
+    check_licences(recipe.harvest.sources, recipe.harvest.licences, recipe.card.licence)
+    if ws is not None:
+        known = gather_governance(ws, actor, recipe.scope)
+        check_scope(known.own, recipe.scope, known.consents, known.today, recipe.role)
 
 
 def get_actor(given: str | None) -> str:

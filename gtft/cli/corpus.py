@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gtft.artifact import Artifact, short_id
+from gtft.cli import corpus_care, corpus_files, corpus_quarantine
+from gtft.cli.context import find_artifacts
 from gtft.cli.output import emit, json_option, print_table
 
 _SIDES = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
 _corpus = click.argument("corpus", required=False)
 
 
-def _artifacts(ctx: click.Context) -> Path:
-    return Path(ctx.find_root().obj or ".gtft") / "artifacts"
-
-
 def _find(ctx: click.Context, prefix: str | None) -> Artifact:
     from gtft.corpus.library import KIND
     from gtft.shelf import find_on_shelf
 
-    return find_on_shelf(_artifacts(ctx), KIND, prefix)
+    return find_on_shelf(find_artifacts(ctx), KIND, prefix)
 
 
 @click.group(
@@ -42,9 +39,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
     gtft corpus health                # the newest one, in words and figures
     gtft corpus preview 599322 -n 2   # two examples, trained turns marked
     gtft corpus redact notes.txt      # what a harvest would replace in any text
+    gtft corpus forget ann@example.com --dry-run
     """
     if ctx.invoked_subcommand is None:
         _list(ctx, as_json)
+
+
+for _more in (*corpus_care.COMMANDS, *corpus_files.COMMANDS, *corpus_quarantine.COMMANDS):
+    command.add_command(_more)
 
 
 @command.command("list")
@@ -64,7 +66,7 @@ def _list(ctx: click.Context, as_json: bool) -> None:
     from gtft.corpus.library import KIND
     from gtft.shelf import list_shelf, read_document
 
-    shelf = list_shelf(_artifacts(ctx), KIND)
+    shelf = list_shelf(find_artifacts(ctx), KIND)
     rows: list[dict[str, Any]] = []
     for c in shelf.found:
         summary = read_document(c, "summary.json")
@@ -149,21 +151,84 @@ def show(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
 
 @command.command()
 @_corpus
+@click.option(
+    "--html",
+    "page",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="Write one page with plots.  [default: corpus-ID-health.html here]",
+)
+@click.option(
+    "--flagged",
+    metavar="WHAT",
+    help='Only the examples flagged so: "stale", "conflict", "language: German", …',
+)
+@click.option(
+    "--installed", is_flag=True, help="Staleness against the gt and bd on PATH (half a minute)."
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="DIR",
+    help="Tokens per bead id for the tokenizer.json in DIR.",
+)
 @json_option
 @click.pass_context
-def health(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
-    """Is training worth starting? Composition, drops, redactions, leakage; plain words first.
+def health(
+    ctx: click.Context,
+    corpus: str | None,
+    page: str | None,
+    flagged: str | None,
+    installed: bool,
+    tokenizer: Path | None,
+    as_json: bool,
+) -> None:
+    """Is training worth starting? The verdict first, then composition, drops, staleness, conflicts, leakage.
 
     \b
     gtft corpus health
     gtft corpus health 599322 --json
+    gtft corpus health --html health.html
+    gtft corpus health --flagged stale
+    gtft corpus health --installed --tokenizer models/base
     """
-    from gtft.corpus.health import render_health
-    from gtft.shelf import read_document
+    import os
+
+    from gtft.corpus.health.report import (
+        ask_installed,
+        count_tokens,
+        list_flagged,
+        read_report,
+        render_flagged,
+        render_report,
+        write_page,
+    )
 
     found = _find(ctx, corpus)
-    doc = read_document(found, "health.json")
-    emit({"id": found.id, "health": doc}, as_json, lambda: click.echo(render_health(doc)))
+    doc = read_report(found)
+    if flagged is not None:
+        entries = list_flagged(found, flagged)
+        emit(
+            {"id": found.id, "flagged": entries},
+            as_json,
+            lambda: click.echo(render_flagged(entries), nl=False),
+        )
+        return
+    if installed:
+        doc["staleness"] = ask_installed(found, doc, os.environ)
+    if tokenizer is not None:
+        doc["tokens per bead id"] = count_tokens(found, tokenizer)
+    if page is None:
+        emit({"id": found.id, "health": doc}, as_json, lambda: click.echo(render_report(doc)))
+        return
+    path = Path(page or f"corpus-{short_id(found.id)}-health.html")
+    write_page(path, doc, short_id(found.id))
+    emit(
+        {"id": found.id, "html": str(path), "health": doc},
+        as_json,
+        lambda: click.echo(f"{doc['words'][0]}\n{path}"),
+    )
 
 
 @command.command()
@@ -179,6 +244,9 @@ def health(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
 )
 @click.option("--role", help="Only examples of this role.")
 @click.option("--source", help="Only examples of this source.")
+@click.option(
+    "--select", "items", multiple=True, metavar="KEY:VALUE", help="As in a recipe; may be repeated."
+)
 @json_option
 @click.pass_context
 def preview(
@@ -189,6 +257,7 @@ def preview(
     side: str,
     role: str | None,
     source: str | None,
+    items: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Examples as they are trained on: roles, calls, and which turns carry loss.
@@ -196,26 +265,31 @@ def preview(
     \b
     gtft corpus preview
     gtft corpus preview -n 1 --role witness
+    gtft corpus preview --select rig:gizmo --select since:2026-01-01
     gtft corpus preview --side heldout --example ex-01ac
     """
     from itertools import islice
 
     from gtft.corpus.library import read_examples
+    from gtft.corpus.row import describe
+    from gtft.corpus.select import parse_select
     from gtft.errors import UsageError
 
     found = _find(ctx, corpus)
+    selection = parse_select(items)
     fits = (
         e
         for e in read_examples(found, _SIDES[side])
         if (wanted is None or e.id.startswith(wanted))
         and (role is None or e.role == role)
         and (source is None or e.source == source)
+        and not selection.admits(describe(e))
     )
     examples = list(islice(fits, count))
     if not examples:
         raise UsageError(
             f"no such example on the {side} side of {short_id(found.id)}",
-            why="no example has that id, role or source",
+            why="no example has that id, role or source, or is selected",
             fix=f"gtft corpus health {short_id(found.id)} shows roles and sources; try --side heldout",
         )
     rows = [
@@ -251,33 +325,31 @@ def _render(rows: list[dict[str, Any]], side: str) -> None:
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE…|-")
+@click.option(
+    "--rules",
+    "rule_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Rules of your own beside the shipped ones (gitleaks TOML, kingfisher YAML); may be repeated.",
+)
 @json_option
-def redact(files: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def redact(
+    ctx: click.Context, files: tuple[str, ...], rule_files: tuple[Path, ...], as_json: bool
+) -> None:
     """What a harvest would replace in a text. Prints the redacted text; ``-`` reads stdin.
 
     --json lists the spans (code points) with their kind and replacement; the values stay hidden.
+    Placeholders are keyed with the workspace's key, and with a throw-away one where there is none.
 
     \b
     gtft corpus redact session.log
     git log -3 | gtft corpus redact -
     gtft corpus redact --json notes.txt
     """
-    from gtft.corpus.show_redaction import redact_text, start_readers
-    from gtft.errors import translate_os_error
+    from gtft.cli.redact import show_redaction
 
-    readers = start_readers()
-    out: list[dict[str, Any]] = []
-    for name in files:
-        try:
-            raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        except OSError as e:
-            raise translate_os_error(e, f"reading {name}") from e
-        text, spans = redact_text(raw.decode("utf-8", "replace"), readers)
-        out.append({"file": name, "spans": spans, "text": text})
-
-    def render() -> None:
-        for doc in out:
-            click.echo(doc["text"], nl=not doc["text"].endswith("\n"))
-            click.echo(f"{doc['file']}: {len(doc['spans'])} replaced", err=True)
-
-    emit({"files": out}, as_json, render)
+    out = show_redaction(ctx, files, rule_files, as_json)
+    if as_json:
+        emit({"files": out}, as_json, lambda: None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gtft.cli.context import as_option, get_actor, open_here
+from gtft.cli.context import as_option, check_harvest, get_actor, open_here
 from gtft.cli.output import emit, json_option
 from gtft.cli.recipe_options import recipe_options, resolve_given
 from gtft.errors import UsageError
@@ -67,6 +67,7 @@ def command(
         ws.home.town.rig(rig)
     more_variables, more_sets = _scope(recipe, rig, role)
     resolved = resolve_given(recipe, (*variables, *more_variables), (*sets, *more_sets), overlays)
+    check_harvest(ws, resolved.recipe, get_actor(actor))
     root = find_sources_root(ws, Path.cwd()) if ws is not None else Path.cwd()
     data = survey_sources(resolved.recipe.harvest.sources, root)
     launch = plan_launch(

@@ -12,6 +12,7 @@ from gtft.cli.context import open_here
 from gtft.cli.output import emit, json_option, print_table
 from gtft.models.people import format_time
 from gtft.models.registry import Lineage, find_model, list_models, trace_lineage
+from gtft.records.governance import Governance
 from gtft.records.rows import ModelRow
 from gtft.runner.workspace import Workspace
 
@@ -58,12 +59,27 @@ def show(ctx: click.Context, name: str, card: bool, as_json: bool) -> None:
 
 def _list(ws: Workspace, role: str | None, as_json: bool) -> None:
     models = list_models(ws.store, role)
+    touched = _list_touched(ws)
     rows = [
-        (m.name, m.role, m.version, m.status, m.run_id, format_time(m.created_us)) for m in models
+        (
+            m.name,
+            m.role,
+            m.version,
+            f"{m.status}, holds withdrawn data" if m.corpus_id in touched else m.status,
+            m.run_id,
+            format_time(m.created_us),
+        )
+        for m in models
     ]
     columns = ("model", "role", "version", "status", "run", "since")
     empty = "No model yet. One is registered when a run's card is accepted: gtft status"
-    emit([_name(m) for m in models], as_json, lambda: print_table(columns, rows, empty))
+    data = [_name(m) | {"withdrawn": m.corpus_id in touched} for m in models]
+    emit(data, as_json, lambda: print_table(columns, rows, empty))
+
+
+def _list_touched(ws: Workspace) -> set[str]:
+    """The corpora that held something when it was withdrawn."""
+    return {c for w in Governance(ws.store).list_withdrawals() for c in w.touched}
 
 
 def _name(m: ModelRow) -> dict[str, Any]:
@@ -82,6 +98,7 @@ def _describe(ws: Workspace, found: Lineage) -> dict[str, Any]:
     summary = found.card.summary
     return {
         **_name(found.model),
+        "withdrawn": found.corpus.id in _list_touched(ws),
         "recipe": {"name": found.run.recipe_name, "hash": found.run.recipe_hash},
         "base": summary.get("base"),
         "headline": summary.get("headline", []),
@@ -112,6 +129,9 @@ def _print_model(data: dict[str, Any]) -> None:
     for n, line in enumerate(data["headline"]):
         click.echo(f"  {'results' if n == 0 else '       '}   {line}")
     click.echo(f"  limits    {len(data['limits'])}, on the card")
+    if data["withdrawn"]:
+        click.echo("  withdrawn some of what it was trained on, and not unlearned:")
+        click.echo("            gtft corpus withdrawals, then train it again without")
     click.echo()
     rows = [(a["kind"], short_id(a["id"]), _shorten(Path(a["path"]))) for a in data["artifacts"]]
     print_table(("artifact", "id", "path"), rows, "")

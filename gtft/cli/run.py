@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gtft.cli.context import as_option, get_actor, open_here
+from gtft.cli.context import as_option, check_harvest, get_actor, open_here
 from gtft.cli.output import emit, json_option
 from gtft.cli.recipe_options import recipe_options, resolve_given
 from gtft.errors import PAUSED_EXIT, GtftError, WorkerFailed
@@ -62,6 +62,7 @@ def command(
     run = _find_run(ws, target)
     if run is None:
         resolved = resolve_given(target, variables, sets, overlays)
+        check_harvest(ws, resolved.recipe, who)
         run_id = dispatch(ws, resolved, who, find_sources_root(ws, Path.cwd()))
         if not as_json:
             click.echo(

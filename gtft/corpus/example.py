@@ -2,46 +2,65 @@
 
 A source yields `Conversation`s (what one file says about one session, bead or formula); the segmenter
 cuts them into `Example`s, one JSON object a line in ``train.jsonl`` and ``heldout.jsonl``.
+What is made by the million is a msgspec Struct: frozen like a dataclass, and several times cheaper to make.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from gtft.artifact import canonical_json
+import msgspec
 
-Provenance = Literal["agent", "human", "synthetic"]
+Provenance = Literal["agent", "human", "synthetic", "own"]
 Message = dict[str, Any]
 EntryKind = Literal["user", "assistant", "result", "summary", "boundary"]
+# "" is what the kind implies: user = human, assistant = agent, result = tool, summary = harness.
+Author = Literal["", "human", "agent", "tool", "harness"]
+# What became of a turn, where the file says so. A branch that was taken back is "rewound".
+Mark = Literal["", "interrupted", "denied", "rewound"]
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Who spoke, as far as the file says. ``rung`` names what decided; "none" when nothing did."""
+class Labels(msgspec.Struct, frozen=True):
+    """Who spoke. ``rung`` names what decided ("none": nothing did), ``confidence`` how sure that is, 0 to 1."""
 
     role: str | None = None
     rig: str | None = None
     actor: str | None = None
     bead: str | None = None
     rung: str = "none"
+    confidence: float = 0.0
 
 
-@dataclass(frozen=True)
-class Call:
+class Evidence(msgspec.Struct, frozen=True):
+    """What a file itself says about who spoke; the town's records are asked later (`gtft.corpus.link`).
+
+    ``candidates`` in the order of the cascade. ``parent`` is the session that started a sub-agent.
+    ``started`` and ``ended``: ISO 8601 of the first and last record, "" when the file has none.
+    """
+
+    session: str | None = None
+    parent: str | None = None
+    candidates: tuple[Labels, ...] = ()
+    started: str = ""
+    ended: str = ""
+    branch: str = ""
+
+
+class Call(msgspec.Struct, frozen=True):
     id: str
     name: str
     arguments: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One thing said in a session.
 
     ``response`` joins the pieces of one model answer; ``call_id`` joins a result with its call;
     ``line`` is 1-based. A ``boundary`` is a compaction: what follows starts from a summary.
+    ``model`` is the name that the file gives for who answered.
     """
 
     kind: EntryKind
@@ -50,26 +69,28 @@ class Entry:
     response: str = ""
     calls: tuple[Call, ...] = ()
     call_id: str = ""
+    by: Author = ""
+    model: str = ""
+    mark: Mark = ""
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(msgspec.Struct, frozen=True):
     """What one file says about one session (or one bead, or one formula).
 
     ``links`` are the cluster keys that tie it to others, its own first. ``plain`` is prose for the
     base model (beads, formulas, docs; never transcripts). ``header`` is the first prompt, carried
-    into later windows.
+    into later windows. ``contributor`` is who owns the work (an e-mail or a name), where the file says.
     """
 
     source: str
     file: str
     links: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
-    labels: Labels = Labels()
+    evidence: Evidence = Evidence()
     provenance: Provenance = "agent"
-    session: str | None = None
     header: str = ""
     plain: str = ""
+    contributor: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Example:
+    """One training item. ``by`` says for each message who wrote it: ``human``, ``agent:MODEL``, ``tool``,
+    ``harness``, ``own:MODEL:GENERATION``. ``contributor`` is a keyed hash, ``started`` a date (YYYY-MM-DD)."""
+
     id: str
     source: str
     cluster: str
@@ -95,6 +119,11 @@ class Example:
     weight: float
     provenance: Provenance
     origin: Origin
+    actor: str | None = None
+    outcome: str = ""
+    by: tuple[str, ...] = ()
+    started: str = ""
+    contributor: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The line of ``train.jsonl`` (keys as documented in docs/corpus.md)."""
@@ -106,9 +135,14 @@ class Example:
             "tools": list(self.tools),
             "role": self.role,
             "rig": self.rig,
+            "actor": self.actor,
             "bead": self.bead,
+            "outcome": self.outcome,
             "weight": self.weight,
             "provenance": self.provenance,
+            "by": list(self.by),
+            "started": self.started,
+            "contributor": self.contributor,
             "origin": {
                 "file": self.origin.file,
                 "lines": list(self.origin.lines),
@@ -133,14 +167,20 @@ class Example:
             weight=float(doc["weight"]),
             provenance=doc["provenance"],
             origin=Origin(o["file"], (o["lines"][0], o["lines"][1]), o["session"], o["segment"]),
+            # What a corpus of format 1 does not say.
+            actor=doc.get("actor"),
+            outcome=doc.get("outcome", ""),
+            by=tuple(doc.get("by", ())),
+            started=doc.get("started", ""),
+            contributor=doc.get("contributor", ""),
         )
 
     def identified(self) -> Example:
         """The same example with the id that its content gives."""
-        return replace(self, id=make_id(self.messages, self.tools))
+        return replace(self, id=name_body(encode_body(self.messages, self.tools)))
 
-    def map_strings(self, change: Callable[[str], str]) -> Example:
-        """``change`` applied to every string that people or agents wrote; the id is made anew."""
+    def map_labels(self, change: Callable[[str], str]) -> Example:
+        """``change`` applied to everything that is said about the example, its messages left alone."""
 
         def maybe(value: str | None) -> str | None:
             return None if value is None else change(value)
@@ -148,21 +188,24 @@ class Example:
         return replace(
             self,
             cluster=change(self.cluster),
-            messages=tuple(map_tree(m, change) for m in self.messages),
-            tools=tuple(map_tree(t, change) for t in self.tools),
             role=maybe(self.role),
             rig=maybe(self.rig),
+            actor=maybe(self.actor),
             bead=maybe(self.bead),
             origin=replace(
                 self.origin, file=change(self.origin.file), session=maybe(self.origin.session)
             ),
-        ).identified()
+        )
 
 
-def make_id(messages: tuple[Message, ...], tools: tuple[dict[str, Any], ...]) -> str:
-    """``ex-`` and 16 hex digits of the sha256 of the canonical messages and tools."""
-    text = canonical_json({"messages": list(messages), "tools": list(tools)})
-    return "ex-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+def encode_body(messages: Sequence[Message], tools: Sequence[Message]) -> bytes:
+    """What an example says, as JSON with sorted keys: the part of it that its id is made of."""
+    return msgspec.json.encode({"messages": messages, "tools": tools}, order="sorted")
+
+
+def name_body(body: bytes) -> str:
+    """``ex-`` and 16 hex digits of the sha256 of an encoded body."""
+    return "ex-" + hashlib.sha256(body).hexdigest()[:16]
 
 
 def map_tree(value: Any, change: Callable[[str], str]) -> Any:
@@ -179,4 +222,4 @@ def map_tree(value: Any, change: Callable[[str], str]) -> Any:
 def count_characters(message: Message) -> int:
     """The length of a message as a model sees it, in characters, its call arguments included."""
     calls = message.get("tool_calls") or []
-    return len(message["content"]) + sum(len(canonical_json(c["function"])) for c in calls)
+    return len(message["content"]) + sum([len(msgspec.json.encode(c["function"])) for c in calls])

@@ -1,55 +1,76 @@
 """The way from sources to a snapshot, in the order of design section 6.
 
-Pass 1 reads, links, redacts by rule and segments, to a spool. Pass 2 propagates values, has the second
-reader look, and drops exact copies. Then clusters, split, leak check, and the files; last the scan of what is on disk.
+1. Files are sniffed and read in parallel: redacted by rule, cut, kept as shards (an unchanged file is not read again).
+2. Labels, outcomes and what may be used are decided; exact and masked copies go.
+3. Secret values are propagated, then the second reader looks at what is left.
+4. Near copies, clusters, sides, the leak check. `gtft.corpus.snapshot` writes the files.
 """
 
 from __future__ import annotations
 
-import json
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gtft.artifact import canonical_json
-from gtft.corpus.example import Example
-from gtft.corpus.files import (
-    InputFile,
-    describe_input,
-    list_files,
-    list_optional,
-    name_source,
-    read_input_text,
+import msgspec
+
+from gtft.artifact import hash_json
+from gtft.contract import Governance
+from gtft.corpus.admission import Admission
+from gtft.corpus.claims import Claims, settle
+from gtft.corpus.cleaning import Cleaner
+from gtft.corpus.draft import Block, Draft
+from gtft.corpus.example import Labels, Origin, Provenance
+from gtft.corpus.groups import Groups
+from gtft.corpus.health.conflict import Conflict, Rules, find_conflicts
+from gtft.corpus.health.conflict import Row as ConflictRow
+from gtft.corpus.intake import (
+    SCENARIOS,
+    Listed,
+    Source,
+    digest_code,
+    measure_files,
+    plan_scenarios,
+    plan_units,
+    rename_unit,
 )
-from gtft.corpus.link import apply_record, read_recorded
-from gtft.corpus.redact import Redactor, check_rules
-from gtft.corpus.second_reader import SecondReader
-from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits, cut
-from gtft.corpus.similar import Groups, Words, find_near_duplicates, find_rare_phrases, write_plain
-from gtft.corpus.sources import FORMATS
-from gtft.corpus.split import choose_held_out
+from gtft.corpus.linker import Linker
+from gtft.corpus.noise import is_own
+from gtft.corpus.outcome import WEIGHTS, contributor_of, judge
+from gtft.corpus.partition import partition
+from gtft.corpus.pool import Pool
+from gtft.corpus.preference import Attempt, pair_attempts, pair_examples
+from gtft.corpus.reading import Answer, Made, Setup, Unit, prepare
+from gtft.corpus.redaction.canaries import check_rules
+from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
+from gtft.corpus.redaction.sweeper import read_town_values
+from gtft.corpus.row import Row
+from gtft.corpus.scenarios import find_names
+from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits
+from gtft.corpus.select import parse_select
+from gtft.corpus.shard import Bodies, Piece, Shard, Talk, read_shard, sweep_asides
+from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
-from gtft.corpus.verify import Verifier
-from gtft.errors import CorpusTooSmall, InputError
+from gtft.corpus.town_record import RecordPaths, TownRecords, read_records
+from gtft.corpus.withdrawal import hash_contributor
+from gtft.errors import CorpusTooSmall, InternalError
 
 Report = Callable[[int, int | None, str, str], None]
-
-# Sources whose prose the base model may be pretrained on. Transcripts never.
-_PROSE = frozenset({"beads", "formulas"})
-
-
-@dataclass(frozen=True)
-class Source:
-    type: str
-    path: str
-    licence: str = "own"
+# Fewer bytes than this are read before a second process has started.
+_WORTH_A_PROCESS = 24 << 20
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A recipe's harvest table, and the seed of the split."""
+    """A recipe's harvest table, the seed of the split, and what the workspace and the town add.
+
+    ``key`` makes placeholders and pseudonyms: the same input and key give the same corpus. ``own_models``:
+    name that a model of ours answers under → its generation. ``settings_files`` hold values to hide.
+    """
 
     sources: tuple[Source, ...]
     min_examples: int
@@ -59,273 +80,361 @@ class Settings:
     near_duplicate: float
     seed: int
     role: str
-    # Rigs whose data may be used; empty = every rig. What names no rig is the town's own.
-    rigs: frozenset[str] = frozenset()
-    # What the session-start hook wrote, where it is installed.
-    recorded: Path | None = None
-
-    def admits(self, rig: str | None) -> bool:
-        return not self.rigs or rig is None or rig in self.rigs
-
-
-@dataclass(frozen=True)
-class Prose:
-    """A block of plain text for ``base.txt``, with the cluster it belongs to."""
-
-    cluster: str
-    text: str
+    key: bytes
+    scope: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+    outcomes: Mapping[str, float] = field(default_factory=dict)
+    own_model: float = 0.0
+    own_models: Mapping[str, int] = field(default_factory=dict)
+    scenarios: int = 0
+    synthetic: float = 0.3
+    redaction: RedactionConfig = field(default_factory=RedactionConfig)
+    settings_files: tuple[Path, ...] = ()
+    stop_on_hit: bool = False
+    # Examples that a person let out of quarantine.
+    released: frozenset[str] = frozenset()
+    # Examples that a person dropped there.
+    sent_away: frozenset[str] = frozenset()
+    workers: int = 1
+    governance: Governance = field(default_factory=Governance)
+    records: RecordPaths = field(default_factory=RecordPaths)
+    # Of the user that reads the beads of a database.
+    password: str = field(default="", repr=False)
 
 
 @dataclass
 class Harvested:
-    """What a harvest made, before it is written: both sides sorted by id, and every figure."""
+    """What a harvest decided, before it is written: both sides sorted by id, and every figure."""
 
-    train: list[Example] = field(default_factory=list)
-    heldout: list[Example] = field(default_factory=list)
+    train: list[Draft] = field(default_factory=list)
+    heldout: list[Draft] = field(default_factory=list)
     prose: list[str] = field(default_factory=list)
-    inputs: list[dict[str, object]] = field(default_factory=list)
+    pairs: list[Block] = field(default_factory=list)
+    # Prose and pairs that stay out, by reason.
+    left_out: Counter[str] = field(default_factory=Counter)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
+    # How sessions were tied to roles and beads, over all sources.
+    links: Tally = field(default_factory=Tally)
     staged: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     figures: dict[str, Any] = field(default_factory=dict)
+    conflicts: list[Conflict] = field(default_factory=list)
+    # What documents both demand and forbid.
+    rules: Sequence[Mapping[str, Any]] = ()
+    # What conflicts dropped, by id: both sides are shown.
+    outvoted: dict[str, Draft] = field(default_factory=dict)
 
 
 @dataclass
-class _Staged:
-    examples: list[Example] = field(default_factory=list)
-    prose: list[Prose] = field(default_factory=list)
-    groups: Groups = field(default_factory=Groups)
+class Timings:
+    """Seconds by phase, measured by ``clock``."""
+
+    clock: Callable[[], float] = time.perf_counter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
+
+
+@dataclass
+class Reading:
+    """What pass 1 gave: units with their shards in a fixed order, pairs of units that hold the same records,
+    and the values of secrets (in memory only)."""
+
+    units: list[Unit]
+    shards: list[Shard]
+    sharing: list[tuple[int, int]]
+    values: dict[str, str]
 
 
 def harvest(
     settings: Settings,
-    root: Path,
-    spool: Path,
+    listed: Sequence[Listed],
+    cache: Path,
+    workdir: Path,
     suites: Sequence[Path],
     report: Report,
-) -> tuple[Harvested, Verifier]:
-    """Read everything and decide everything; writes nothing but the spool.
+    timings: Timings,
+) -> tuple[Harvested, Cleaner]:
+    """Decide everything; writes nothing but shards and what it needs in ``workdir``.
 
-    ``root`` is where relative source paths start; ``suites`` are eval items (JSONL) that training must
-    not hold. Raises InputError (a source is missing, empty or unreadable), CorpusTooSmall, RedactionError.
+    ``suites`` are eval items that training must not hold. Raises InputError (a source is empty or
+    unreadable, a rig has not agreed), CorpusTooSmall, RedactionError.
     """
-    if not settings.sources:
-        raise InputError(
-            "the recipe names no source",
-            why="[gtft.harvest] sources is empty",
-            fix="add a source to the formula, or: gtft recipe show NAME",
-        )
-    check_rules()
-    verifier = Verifier(Redactor(), SecondReader())
     out = Harvested()
-    groups = Groups()
-    spool.parent.mkdir(parents=True, exist_ok=True)
-    prose = _read_sources(settings, root, spool, verifier.redactor, groups, out, report)
-    staged = _clean(spool, verifier, prose, groups, out, report)
-    spool.unlink(missing_ok=True)
-    examples = _drop_near_duplicates(staged, settings.near_duplicate, out, report)
-    _split(examples, staged, settings, suites, out)
-    _require_enough(settings, out)
-    out.figures["secret values"] = dict(
-        sorted(Counter(kind for kind, _ in verifier.redactor.ordinals).items())
-    )
-    return out, verifier
+    with timings.phase("start"):
+        admission = Admission(
+            settings.governance,
+            settings.scope,
+            settings.role,
+            parse_select(settings.select),
+            settings.key,
+        )
+        redactor = Redactor(settings.key, settings.redaction)
+        check_rules(redactor)
+        read_town_values(settings.settings_files, redactor)
+        records = read_records(settings.records, tally=out.links)
+    with timings.phase("read"):
+        reading = _read_sources(settings, listed, admission, records, redactor, cache, report, out)
+    with timings.phase("label"):
+        groups = Groups()
+        blocks: list[Block] = []
+        drafts = list(_label(settings, reading, admission, records, groups, blocks, out))
+        drafts = _drop_copies(drafts, groups, out)
+        blocks += _pair_attempts(drafts)
+    cleaner = Cleaner(redactor, cache, workdir, settings.released)
+    values = {**reading.values, **redactor.values}
+    with timings.phase("propagate"):
+        cleaner.propagate(drafts, blocks, values)
+    with timings.phase("second reader"):
+        drafts, blocks = cleaner.read_again(
+            drafts, blocks, settings.workers, settings.stop_on_hit, out.dropped, report
+        )
+    with timings.phase("partition"):
+        report(0, None, "examples", "near copies, clusters and leaks")
+        drafts = _drop_copies(drafts, groups, out)
+        drafts = _settle_conflicts(drafts, out)
+        partition(drafts, blocks, reading.shards, groups, suites, settings, out)
+        _require_enough(settings, out)
+    out.figures["secret values"] = cleaner.count_values(values)
+    out.figures["consent"] = admission.describe()
+    return out, cleaner
 
 
 def _read_sources(
     settings: Settings,
-    root: Path,
-    spool: Path,
+    listed: Sequence[Listed],
+    admission: Admission,
+    records: TownRecords,
     redactor: Redactor,
-    groups: Groups,
-    out: Harvested,
+    cache: Path,
     report: Report,
-) -> list[Prose]:
+    out: Harvested,
+) -> Reading:
+    """Pass 1: every unit's shard, made where it is not there yet."""
+    sweep_asides(cache)
     limits = Limits(settings.window_tokens * CHARACTERS_PER_TOKEN, settings.tool_result_chars)
-    prose: list[Prose] = []
-    recorded = read_recorded(settings.recorded) if settings.recorded else {}
-    listed = [(s, list_files(root, s.path, FORMATS[s.type].suffixes)) for s in settings.sources]
-    total = sum(len(files) for _, files in listed)
-    done = 0
-    with spool.open("w", encoding="utf-8") as f:
-        for source, files in listed:
-            name = f"{source.type} {name_source(source.path)}"
-            tally = out.tallies.setdefault(name, Tally())
-            out.inputs += [{"source": name, **describe_input(x)} for x in files]
-            order = {x.name: i + 1 for i, x in enumerate(files)}
-            for said in FORMATS[source.type].read(files, tally):
-                talk = apply_record(said, recorded)
-                links = [redactor.redact(link) for link in talk.links]
-                for link in links[1:]:
-                    groups.join(links[0], link)
-                tally.add("linked by", talk.labels.rung)
-                inside = settings.admits(talk.labels.rig)
-                if talk.plain and source.type in _PROSE and inside:
-                    prose.append(Prose(links[0], redactor.redact(talk.plain)))
-                for example in cut(talk, limits, redactor, tally):
-                    out.staged += 1
-                    if not settings.admits(example.rig):
-                        out.dropped["outside the recipe's scope"] += 1
-                        continue
-                    example = replace(example, cluster=links[0])
-                    f.write(canonical_json(example.to_json()) + "\n")
-                report(done + order.get(talk.file, 0), total, "files", f"reading {name}")
-            done += len(files)
-            if source.type in _PROSE:
-                prose += _read_docs(source, root, redactor, name, out)
-    return prose
-
-
-def _read_docs(
-    source: Source, root: Path, redactor: Redactor, name: str, out: Harvested
-) -> Iterator[Prose]:
-    """Markdown beside beads and formulas: prose for the base model, no examples."""
-    for file in list_optional(root, source.path, (".md",)):
-        out.inputs.append({"source": name, **describe_input(file)})
-        out.tallies[name].add("docs", "markdown")
-        yield Prose(f"doc:{redactor.redact(file.name)}", redactor.redact(_strip(file)))
-
-
-def _strip(file: InputFile) -> str:
-    return read_input_text(file).replace("\x00", "").strip()
-
-
-def _clean(
-    spool: Path,
-    verifier: Verifier,
-    prose: list[Prose],
-    groups: Groups,
-    out: Harvested,
-    report: Report,
-) -> _Staged:
-    """Pass 2: values propagated, second reader, exact copies dropped (the first stays)."""
-    staged = _Staged(groups=groups)
-    verifier.sweep = verifier.redactor.sweep()
-    first: dict[str, str] = {}
-    with spool.open(encoding="utf-8") as f:
-        for number, line in enumerate(f, start=1):
-            example = Example.from_json(json.loads(line))
-            if example.id in first:
-                groups.join(first[example.id], example.cluster)
-                out.dropped["exact duplicate"] += 1
-            else:
-                first[example.id] = example.cluster
-                staged.examples.append(verifier.clean_example(example))
-            if number % 50 == 0 or number == out.staged:
-                report(number, out.staged, "examples", "second scan")
-    staged.examples = list(_unique(staged.examples, groups, out))
-    for block in prose:
-        staged.prose.append(Prose(block.cluster, verifier.clean_text(block.text)))
-    return staged
-
-
-def _unique(examples: list[Example], groups: Groups, out: Harvested) -> Iterator[Example]:
-    kept: dict[str, Example] = {}
-    for e in examples:
-        if e.id in kept:
-            groups.join(kept[e.id].cluster, e.cluster)
-            out.dropped["exact duplicate"] += 1
-        else:
-            kept[e.id] = e
-            yield e
-
-
-def _drop_near_duplicates(
-    staged: _Staged, threshold: float, out: Harvested, report: Report
-) -> list[Example]:
-    """Near copies share a cluster; one whose answers are the same too is dropped.
-
-    Two cases that differ little and are answered differently teach a boundary: both stay.
-    """
-    examples = staged.examples
-    report(0, None, "examples", "near-duplicates and clusters")
-    dropped: set[int] = set()
-    joined = 0
-    texts = [write_plain(e) for e in examples]
-    for a, b, _ in find_near_duplicates(texts, threshold, Words()):
-        staged.groups.join(examples[a].cluster, examples[b].cluster)
-        joined += 1
-        if a not in dropped and _answers(examples[a]) == _answers(examples[b]):
-            dropped.add(b)
-    if dropped:
-        out.dropped["near-duplicate"] = len(dropped)
-    out.figures["near-duplicate pairs"] = joined
-    return [
-        replace(e, cluster=staged.groups.find(e.cluster))
-        for i, e in enumerate(examples)
-        if i not in dropped
+    mark = hash_json([digest_code(), redactor.digest, limits.window, limits.result])
+    units = plan_units(listed, admission.refuse_rig, mark, cache, out.tallies)
+    names = [one.source.name for one in listed]
+    if settings.scenarios:
+        rigs = {r for r in records.rigs if not admission.refuse_rig(r)}
+        made = Made(settings.scenarios, settings.seed, find_names(records, rigs))
+        units.append(plan_scenarios(len(units), made, mark, cache))
+        # Its source is the last one.
+        names.append(SCENARIOS)
+        out.tallies[SCENARIOS] = Tally()
+    known = {u.number: s for u in units if (s := read_shard(u.shard)) is not None}
+    values: dict[str, str] = {}
+    missing = [u for u in units if u.number not in known]
+    # Values of secrets are kept nowhere: files that had any are read again when something is new.
+    again = [
+        replace(u, keep=False) for u in units if u.number in known and known[u.number].table.secrets
     ]
+    todo = missing + (again if missing else [])
+    workers = settings.workers if measure_files(todo) > _WORTH_A_PROCESS else 1
+    with Pool(workers, prepare, Setup(settings.key, settings.redaction, limits)) as pool:
+        _read(pool, todo, known, values, names, report)
+        alone = [u for u in units if u.made is None and FORMATS[u.type].alone]
+        settled = settle([known[u.number].table.claims or Claims() for u in alone])
+        losers = [rename_unit(u, lost) for u, lost in zip(alone, settled.lost, strict=True) if lost]
+        found = {u.number: s for u in losers if (s := read_shard(u.shard)) is not None}
+        _read(pool, [u for u in losers if u.number not in found], found, values, names, report)
+    known |= found
+    shards = [known[u.number] for u in units]
+    for u, s in zip(units, shards, strict=True):
+        out.tallies[names[u.source]].merge(Tally.from_dict(s.table.tally))
+        out.inputs += [{"source": names[u.source], **i} for i in s.table.inputs]
+    out.links.add("links", "phantom parents", settled.phantoms)
+    sharing = [(alone[a].number, alone[b].number) for a, b in settled.pairs]
+    return Reading(units, shards, sharing, values)
 
 
-def _answers(example: Example) -> str:
-    return canonical_json([m for m in example.messages if m["role"] == "assistant"])
-
-
-def _split(
-    examples: list[Example],
-    staged: _Staged,
-    settings: Settings,
-    suites: Sequence[Path],
-    out: Harvested,
+def _read(
+    pool: Pool[Setup, Unit, Answer],
+    todo: list[Unit],
+    known: dict[int, Shard],
+    values: dict[str, str],
+    names: list[str],
+    report: Report,
 ) -> None:
-    """Sides, then the leak check: what training shares with held-out or a suite is dropped."""
-    held = choose_held_out(examples, settings.heldout, settings.seed)
-    words = Words()
-    texts = [(e.cluster, write_plain(e)) for e in examples]
-    held_texts = [t for c, t in texts if c in held]
-    leaks = find_rare_phrases(held_texts, texts, words)
-    suite_texts = [t for path in suites for t in _read_suite(path)]
-    tests = find_rare_phrases(suite_texts, texts, words)
-    for e, (_, text) in zip(examples, texts, strict=True):
-        if e.cluster in held:
-            out.heldout.append(e)
-        elif leaks.shares(text):
-            out.dropped["shares a rare phrase with held-out"] += 1
-        elif tests.shares(text):
-            out.dropped["shares a rare phrase with an eval suite"] += 1
-        else:
-            out.train.append(e)
-    out.train.sort(key=lambda e: e.id)
-    out.heldout.sort(key=lambda e: e.id)
-    blocks: dict[str, None] = {}
-    for block in staged.prose:
-        if staged.groups.find(block.cluster) in held:
-            out.figures["prose held out"] = out.figures.get("prose held out", 0) + 1
-        elif leaks.shares(block.text) or tests.shares(block.text):
-            out.figures["prose left out as leak"] = out.figures.get("prose left out as leak", 0) + 1
-        elif block.text:
-            blocks.setdefault(block.text)
-    out.prose = list(blocks)
-    train_clusters = {e.cluster for e in out.train}
-    out.figures["leakage"] = {
-        "shared clusters": len(train_clusters & {e.cluster for e in out.heldout}),
-        "training examples with a rare held-out phrase": sum(
-            leaks.shares(write_plain(e)) for e in out.train
-        ),
-        "training examples with an eval suite's phrase": sum(
-            tests.shares(write_plain(e)) for e in out.train
-        ),
-        "suites": [p.name for p in suites],
-    }
-
-
-def _read_suite(path: Path) -> Iterator[str]:
-    """The texts of eval items: what is asked and what is expected."""
-    with path.open(encoding="utf-8") as f:
-        for number, line in enumerate(f, start=1):
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line)
-                yield "\n".join(
-                    [*(m["content"] for m in item["messages"]), str(item.get("reference", ""))]
+    # Largest first, so that no process waits long for the last one.
+    todo = sorted(todo, key=lambda u: -measure_files([u]))
+    by_number = {u.number: u for u in todo}
+    for done, answer in enumerate(pool.answer(todo), start=1):
+        values.update(answer.values)
+        unit = by_number[answer.number]
+        if unit.keep:
+            found = read_shard(unit.shard)
+            if found is None:
+                raise InternalError(
+                    f"what was read of {unit.files[0].name} cannot be read back",
+                    why="the shard in the cache is not whole",
+                    fix="run the command again",
                 )
-            except (ValueError, KeyError, TypeError) as e:
-                raise InputError(
-                    f"{path.name}:{number} is not an eval item",
-                    why=f"{type(e).__name__}: training could not be kept apart from it",
-                    fix="gtft doctor",
-                ) from e
+            known[unit.number] = found
+        report(done, len(todo), "files", f"reading {names[unit.source]}")
+
+
+def _label(
+    settings: Settings,
+    reading: Reading,
+    admission: Admission,
+    records: TownRecords,
+    groups: Groups,
+    blocks: list[Block],
+    out: Harvested,
+) -> Iterator[Draft]:
+    """Every example with its labels, outcome and weight; what may not be used is dropped by reason."""
+    talks = [t for s in reading.shards for t in s.table.talks]
+    sessions = [t.evidence for t in talks if t.source in SESSIONS]
+    linker = Linker(records, sessions, out.links)
+    weights = {**WEIGHTS, **settings.outcomes}
+    rules = Rules()
+    for a, b in reading.sharing:
+        first, second = (reading.shards[n].table.talks for n in (a, b))
+        if first and second:
+            groups.join(first[0].links[0], second[0].links[0])
+    for unit, shard in zip(reading.units, reading.shards, strict=True):
+        rows: list[Row] = []
+        who: list[Labels] = []
+        for talk in shard.table.talks:
+            evidence = talk.evidence
+            if talk.source in SESSIONS:
+                labels = linker.decide(evidence)
+            else:
+                labels = next(iter(evidence.candidates), Labels())
+                out.links.add("linked by", labels.rung)
+            for link in talk.links[1:]:
+                groups.join(talk.links[0], link)
+            if labels.bead:
+                groups.join(talk.links[0], f"bead:{labels.bead}")
+            who.append(labels)
+            rows.append(
+                Row(
+                    talk.source,
+                    labels.role,
+                    labels.rig or unit.rig,
+                    labels.actor,
+                    labels.bead,
+                    evidence.session,
+                    evidence.parent,
+                    talk.links[0],
+                    "",
+                    evidence.started[:10],
+                    talk.contributor
+                    or hash_contributor(settings.key, contributor_of(labels, evidence, records)),
+                    bead.labels if (bead := records.beads.get(labels.bead or "")) else (),
+                )
+            )
+        for said in shard.table.prose:
+            row = rows[said.talk]
+            if reason := admission.refuse(row):
+                out.left_out[f"prose: {reason}"] += 1
+            else:
+                talk = shard.table.talks[said.talk]
+                rules.add(talk.file, said.text, row.started)
+                text = msgspec.json.encode(said.text)
+                blocks.append(Block("prose", row.cluster, text, row))
+        for pair in shard.table.pairs:
+            row = rows[pair.talk]
+            if reason := admission.refuse(row):
+                out.left_out[f"pair: {reason}"] += 1
+            else:
+                talk = shard.table.talks[pair.talk]
+                origin = Origin(talk.file, pair.lines, row.session, 0)
+                blocks.append(Block("pair", row.cluster, pair.body, row, pair.why, origin))
+        for place, piece in enumerate(shard.table.pieces):
+            talk = shard.table.talks[piece.talk]
+            labels = who[piece.talk]
+            out.staged += 1
+            found = judge(labels, talk.evidence, piece.marks, records)
+            row = msgspec.structs.replace(rows[piece.talk], outcome=found.name)
+            weight = weights.get(found.name, found.weight)
+            reason = admission.refuse(row) or ("" if weight > 0 else f"outcome: {found.name}")
+            if not reason and piece.id in settings.sent_away:
+                reason = "dropped from quarantine"
+            if reason:
+                out.dropped[reason] += 1
+                continue
+            yield Draft(
+                unit.number,
+                place,
+                shard.path,
+                talk,
+                piece,
+                piece.id,
+                piece.at,
+                piece.size,
+                row,
+                talk.links[0],
+                _judge_provenance(talk, piece, settings),
+                weight,
+            )
+    out.rules = rules.finish()
+
+
+def _pair_attempts(drafts: Sequence[Draft]) -> Iterator[Block]:
+    """A failed attempt at a bead beside one that was kept, where both were asked the same."""
+    attempts = [
+        Attempt(n, d.row.bead or "", d.piece.asked, d.row.outcome) for n, d in enumerate(drafts)
+    ]
+    bodies = Bodies()
+    for kept, failed in pair_attempts(attempts):
+        good, bad = drafts[kept.number], drafts[failed.number]
+        messages = [d.read_body(bodies)["messages"] for d in (good, bad)]
+        if pair := pair_examples(messages[0], messages[1], failed.outcome):
+            origin = Origin(bad.talk.file, bad.piece.lines, bad.row.session, bad.piece.number)
+            body = msgspec.json.encode(pair.to_row(), order="sorted")
+            yield Block("pair", good.link, body, good.row, pair.why, origin)
+    bodies.close()
+
+
+def _judge_provenance(talk: Talk, piece: Piece, settings: Settings) -> Provenance:
+    """ "own" when any of it was written by a model of ours."""
+    own = settings.own_models
+    if own and any(is_own(b.removeprefix("agent:"), own) is not None for b in piece.by):
+        return "own"
+    return talk.provenance
+
+
+def _settle_conflicts(drafts: Sequence[Draft], out: Harvested) -> list[Draft]:
+    """Of two decisions about the same question the later one stands."""
+    rows = [
+        ConflictRow(d.id, d.row.role, d.talk.evidence.started, d.piece.taught)
+        for d in drafts
+        if d.piece.taught is not None
+    ]
+    out.conflicts = find_conflicts(rows)
+    dropped = {i for c in out.conflicts for i in c.dropped}
+    if dropped:
+        out.dropped["an older answer to a question that was decided again"] += len(dropped)
+    out.outvoted = {d.id: d for d in drafts if d.id in dropped}
+    return [d for d in drafts if d.id not in dropped]
+
+
+def _drop_copies(drafts: Sequence[Draft], groups: Groups, out: Harvested) -> list[Draft]:
+    """Exact copies, then those that differ in numbers and ids only and teach the same: the first stays."""
+    kept: dict[str, Draft] = {}
+    for d in drafts:
+        first = kept.setdefault(d.id, d)
+        if first is not d:
+            groups.join(first.link, d.link)
+            out.dropped["exact duplicate"] += 1
+    masked: dict[bytes, Draft] = {}
+    left: list[Draft] = []
+    for d in kept.values():
+        first = masked.setdefault(d.masked, d) if d.masked else d
+        if first is d:
+            left.append(d)
+        else:
+            groups.join(first.link, d.link)
+            out.dropped["differs in numbers and ids only"] += 1
+    return left
 
 
 def _require_enough(settings: Settings, out: Harvested) -> None:

@@ -1,25 +1,26 @@
-"""Conversation → examples: answers put together, calls paired with results, long sessions cut.
+"""Conversation → cuts: answers put together, calls paired with results, long sessions cut.
 
 Sizes are estimated at four characters a token. Cuts fall at compactions, then at user turns, then
-between turns; never between a call and its result. Each assistant turn stands in one example only.
+between turns; never between a call and its result. Each assistant turn stands in one cut only. A later
+window starts with what it must know (the task, the last summary, the prompt of its episode), never trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from gtft.corpus.example import (
     Call,
     Conversation,
     Entry,
-    Example,
+    Mark,
     Message,
-    Origin,
-    count_characters,
 )
-from gtft.corpus.redact import Redactor
-from gtft.corpus.secret_rules import PLACEHOLDER
+from gtft.corpus.redaction.engine import PLACEHOLDER
+from gtft.corpus.redaction.redactor import Redactor
 from gtft.corpus.tally import Tally
 
 CHARACTERS_PER_TOKEN = 4
@@ -28,6 +29,7 @@ _LONGEST_HEADER = 1200
 # A cut inside a text moves to white space that is near enough.
 _SNAP = 200
 _MARKER = 40
+_AUTHORS = {"user": "human", "summary": "harness"}
 
 
 @dataclass(frozen=True)
@@ -38,30 +40,40 @@ class Limits:
     result: int
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True):
     """What is never split: one user turn, or one answer with the results of its calls."""
 
     kind: str
     messages: tuple[Message, ...]
+    by: tuple[str, ...]
     lines: tuple[int, int]
-
-    @property
-    def size(self) -> int:
-        return sum(count_characters(m) + _PER_MESSAGE for m in self.messages)
+    size: int
+    marks: tuple[Mark, ...] = ()
 
 
-def cut(talk: Conversation, limits: Limits, redactor: Redactor, tally: Tally) -> Iterator[Example]:
-    """The examples of a conversation, redacted by rule; ids and clusters are not final yet.
+class Cut(msgspec.Struct, frozen=True):
+    """An example before it has labels. ``by``: who wrote each message; ``number``: its place in the session."""
 
-    Tables: ``turns`` (kept, dropped by reason), ``segments`` (cut, and dropped by reason).
+    messages: tuple[Message, ...]
+    tools: tuple[Message, ...]
+    by: tuple[str, ...]
+    lines: tuple[int, int]
+    number: int
+    marks: tuple[Mark, ...] = ()
+
+
+def cut(
+    talk: Conversation, units: Sequence[Unit], limits: Limits, redactor: Redactor, tally: Tally
+) -> Iterator[Cut]:
+    """The examples of a conversation, of what `assemble` made of its entries.
+
+    Tables: ``turns dropped`` and ``characters`` (left out by reason), ``segments`` (cut), ``segments
+    dropped`` (reason).
     """
-    units = list(_assemble(talk.entries, limits, redactor, tally))
-    said = {e.text for e in talk.entries if e.kind == "user"}
     carry = Carry(
         redactor.redact(talk.header),
         min(_LONGEST_HEADER, limits.window // 8),
-        not talk.header or talk.header in said,
+        not talk.header or any(e.kind == "user" and e.text == talk.header for e in talk.entries),
     )
     number = 0
     for window in _windows(units, carry, limits, talk.source, tally):
@@ -69,7 +81,7 @@ def cut(talk: Conversation, limits: Limits, redactor: Redactor, tally: Tally) ->
         if not any(u.kind == "assistant" for u in window.units):
             tally.add("segments dropped", "no assistant turn")
             continue
-        yield _build(talk, window, number, redactor)
+        yield _build(window, number)
         number += 1
 
 
@@ -84,11 +96,12 @@ def clip(text: str, limit: int) -> str:
     # Too little room for both ends: the head alone.
     head = _snap_back(text, room * 2 // 3 if room >= _MARKER else limit)
     tail = _snap_forward(text, len(text) - room + head) if room >= _MARKER else len(text)
-    for m in PLACEHOLDER.finditer(text):
-        if m.start() < head < m.end():
-            head = m.start()
-        if m.start() < tail < m.end():
-            tail = m.end()
+    if "<SECRET:" in text:
+        for m in PLACEHOLDER.finditer(text):
+            if m.start() < head < m.end():
+                head = m.start()
+            if m.start() < tail < m.end():
+                tail = m.end()
     marker = f"[… {tail - head} characters left out …]"
     return f"{text[:head].rstrip()}\n{marker}\n{text[tail:].lstrip()}".strip()
 
@@ -107,41 +120,57 @@ def _snap_forward(text: str, at: int) -> int:
     return at
 
 
-def _assemble(
-    entries: tuple[Entry, ...], limits: Limits, redactor: Redactor, tally: Tally
+def assemble(
+    entries: Sequence[Entry], limits: Limits, redactor: Redactor, tally: Tally
 ) -> Iterator[Unit]:
-    """Units in the order of their first piece."""
+    """What is never split, redacted by rule, in the order of its first piece.
+
+    Tables: ``turns`` (kept by kind), ``turns dropped`` (reason), ``characters`` (said, left out by reason).
+    """
     results: dict[str, Entry] = {}
+    pieces: dict[str, list[Entry]] = {}
+    called: set[str] = set()
     for e in entries:
         if e.kind == "result":
             if e.call_id in results:
                 tally.add("turns dropped", "second result of a call")
             else:
                 results[e.call_id] = e
-    pieces: dict[str, list[Entry]] = {}
-    for e in entries:
-        if e.kind == "assistant":
+        elif e.kind == "assistant":
             pieces.setdefault(e.response, []).append(e)
-    called = {c.id for parts in pieces.values() for e in parts for c in e.calls}
-    for call_id in results:
+            called.update([c.id for c in e.calls])
+    for call_id, e in results.items():
         if call_id not in called:
             tally.add("turns dropped", "result without a call")
+            tally.add("characters", "left out: result without a call", len(e.text))
     done: set[str] = set()
     for e in entries:
-        if e.kind == "boundary":
-            yield Unit("boundary", (), (e.line, e.line))
-        elif e.kind in ("user", "summary"):
-            room = limits.window // (2 if e.kind == "user" else 4)
+        kind = e.kind
+        if kind == "assistant":
+            if e.response not in done:
+                done.add(e.response)
+                unit = _answer(pieces[e.response], results, limits, redactor, tally)
+                if unit:
+                    yield unit
+        elif kind in ("user", "summary"):
+            room = limits.window // (2 if kind == "user" else 4)
             text = redactor.redact(e.text)
+            tally.add("characters", "said", len(text))
             if len(text) > room:
-                tally.add("turns", f"long {e.kind} text clipped")
-            tally.add("turns", e.kind)
-            yield Unit(e.kind, ({"role": "user", "content": clip(text, room)},), (e.line, e.line))
-        elif e.kind == "assistant" and e.response not in done:
-            done.add(e.response)
-            unit = _answer(pieces[e.response], results, limits, redactor, tally)
-            if unit:
-                yield unit
+                tally.add("turns", f"long {kind} text clipped")
+                tally.add("characters", f"left out: long {kind} text cut", len(text) - room)
+                text = clip(text, room)
+            tally.add("turns", kind)
+            yield Unit(
+                kind,
+                ({"role": "user", "content": text},),
+                (e.by or _AUTHORS[kind],),
+                (e.line, e.line),
+                len(text) + _PER_MESSAGE,
+                (e.mark,) if e.mark else (),
+            )
+        elif kind == "boundary":
+            yield Unit("boundary", (), (), (e.line, e.line), 0)
 
 
 def _answer(
@@ -152,44 +181,60 @@ def _answer(
     tally: Tally,
 ) -> Unit | None:
     calls: dict[str, Call] = {}
+    marks: list[Mark] = []
     for e in parts:
+        if e.mark:
+            marks.append(e.mark)
         for c in e.calls:
             if c.id not in results:
                 tally.add("turns dropped", "call without a result")
             else:
                 calls.setdefault(c.id, c)
-    text = "\n\n".join(e.text for e in parts if e.text)
+    text = "\n\n".join([e.text for e in parts if e.text])
     if not text and not calls:
         return None
-    answer: Message = {"role": "assistant", "content": redactor.redact(text)}
-    lines = [e.line for e in parts]
+    first = last = parts[0].line
+    model = parts[0].model
+    for e in parts:
+        first, last = min(first, e.line), max(last, e.line)
+    text = redactor.redact(text)
+    answer: Message = {"role": "assistant", "content": text}
     messages = [answer]
+    said = len(text)
+    size = said + _PER_MESSAGE
     if calls:
-        answer["tool_calls"] = [
-            {
-                "id": c.id,
-                "type": "function",
-                "function": {"name": c.name, "arguments": redactor.redact_tree(c.arguments)},
-            }
-            for c in calls.values()
-        ]
+        made = []
+        for c in calls.values():
+            function = {"name": c.name, "arguments": redactor.redact_tree(c.arguments)}
+            n = len(msgspec.json.encode(function))
+            said += n
+            size += n
+            made.append({"id": c.id, "type": "function", "function": function})
+        answer["tool_calls"] = made
     for c in calls.values():
         found = results[c.id]
-        lines.append(found.line)
-        redacted = redactor.redact(found.text)
-        if len(redacted) > limits.result:
+        if found.mark:
+            marks.append(found.mark)
+        first, last = min(first, found.line), max(last, found.line)
+        content = redactor.redact(found.text)
+        said += len(content)
+        if len(content) > limits.result:
             tally.add("turns", "tool result clipped")
-            tally.add("turns", "tool result characters left out", len(redacted) - limits.result)
-        messages.append(
-            {
-                "role": "tool",
-                "name": c.name,
-                "content": clip(redacted, limits.result),
-                "tool_call_id": c.id,
-            }
-        )
+            tally.add("characters", "left out: tool result cut", len(content) - limits.result)
+            content = clip(content, limits.result)
+        size += len(content) + _PER_MESSAGE
+        messages.append({"role": "tool", "name": c.name, "content": content, "tool_call_id": c.id})
     tally.add("turns", "assistant")
-    return Unit("assistant", tuple(messages), (min(lines), max(lines)))
+    tally.add("characters", "said", said)
+    by = (f"agent:{model}" if model else "agent",)
+    return Unit(
+        "assistant",
+        tuple(messages),
+        by + ("tool",) * (len(messages) - 1),
+        (first, last),
+        size,
+        tuple(marks),
+    )
 
 
 @dataclass(frozen=True)
@@ -206,18 +251,20 @@ class Carry:
     room: int
     starts_here: bool
 
-    def before(self, unit: Unit, prompt: str) -> str:
+    def before(self, unit: Unit, prompt: str, summary: str) -> str:
         """The context of a window that starts with ``unit``, inside the episode of ``prompt``."""
         if unit.kind == "summary":
             return ""
-        head = clip(self.first_prompt, self.room // 2)
-        if unit.kind == "user" or not prompt or prompt.startswith(head):
-            return clip(prompt, self.room) if unit.kind == "assistant" and prompt else head
-        return f"{head}\n\n{clip(prompt, self.room // 2)}"
+        inside = unit.kind == "assistant"
+        known = (self.first_prompt, summary, prompt if inside else "")
+        # A prompt that was clipped on the way begins as the whole one does.
+        said = list({x[:_SNAP]: x for x in known if x}.values())
+        room = self.room if inside and len(said) == 1 else self.room // max(len(said), 2)
+        return "\n\n".join([clip(x, room) for x in said])
 
 
 def _windows(
-    units: list[Unit], carry: Carry, limits: Limits, source: str, tally: Tally
+    units: Sequence[Unit], carry: Carry, limits: Limits, source: str, tally: Tally
 ) -> Iterator[Window]:
     """Episodes packed into windows; what does not start the session gets the carried context."""
     first = carry.starts_here
@@ -226,8 +273,9 @@ def _windows(
             yield Window(tuple(part), "")
             first = False
             continue
+        summary = part[0].messages[0]["content"] if part[0].kind == "summary" else ""
         for chunk, prompt in _pack(part, limits.window - carry.room, source, tally):
-            yield Window(tuple(chunk), "" if first else carry.before(chunk[0], prompt))
+            yield Window(tuple(chunk), "" if first else carry.before(chunk[0], prompt, summary))
             first = False
 
 
@@ -236,12 +284,15 @@ def _pack(
 ) -> Iterator[tuple[list[Unit], str]]:
     """Chunks of at most ``room`` characters, and the prompt of the episode that a chunk is cut from."""
     chunk: list[Unit] = []
+    filled = 0
     for episode in _split_episodes(part):
-        if chunk and _size(chunk) + _size(episode) > room:
+        size = _size(episode)
+        if chunk and filled + size > room:
             yield chunk, ""
-            chunk = []
-        if _size(episode) <= room:
+            chunk, filled = [], 0
+        if size <= room:
             chunk += episode
+            filled += size
             continue
         prompt = "" if episode[0].kind == "assistant" else episode[0].messages[0]["content"]
         for piece in _split_turns(episode, room, source, tally):
@@ -250,7 +301,7 @@ def _pack(
         yield chunk, ""
 
 
-def _split_parts(units: list[Unit]) -> Iterator[list[Unit]]:
+def _split_parts(units: Sequence[Unit]) -> Iterator[list[Unit]]:
     part: list[Unit] = []
     for u in units:
         if u.kind == "boundary":
@@ -277,74 +328,69 @@ def _split_episodes(part: list[Unit]) -> Iterator[list[Unit]]:
 
 def _split_turns(episode: list[Unit], room: int, source: str, tally: Tally) -> Iterator[list[Unit]]:
     chunk: list[Unit] = []
+    filled = 0
     for u in episode:
         if u.size > room:
             tally.add("turns dropped", f"longer than the window ({source})")
+            tally.add("characters", "left out: longer than the window", u.size)
             if any(x.kind == "assistant" for x in chunk):
                 yield chunk
-                chunk = []
+                chunk, filled = [], 0
             continue
-        if chunk and _size(chunk) + u.size > room:
+        if chunk and filled + u.size > room:
             yield chunk
-            chunk = []
+            chunk, filled = [], 0
         chunk.append(u)
+        filled += u.size
     if chunk:
         yield chunk
 
 
-def _size(units: list[Unit]) -> int:
-    return sum(u.size for u in units)
+def _size(units: Sequence[Unit]) -> int:
+    return sum([u.size for u in units])
 
 
-def _build(talk: Conversation, window: Window, number: int, redactor: Redactor) -> Example:
+def _build(window: Window, number: int) -> Cut:
     messages: list[Message] = []
+    by: list[str] = []
     if window.header:
         messages.append({"role": "user", "content": window.header})
+        by.append("harness")
     last_answer = max(i for i, u in enumerate(window.units) if u.kind == "assistant")
     kept = window.units[: last_answer + 1]
-    for unit in kept:
-        for m in unit.messages:
-            if messages and m["role"] == "user" and messages[-1]["role"] == "user":
-                before = messages[-1]["content"]
-                if not m["content"].startswith(before):
-                    m = {**m, "content": f"{before}\n\n{m['content']}"}
-                messages[-1] = m
-            else:
-                messages.append(m)
-    messages = _number_calls(messages)
-    names = sorted({c["function"]["name"] for m in messages for c in m.get("tool_calls", ())})
-    tools = tuple({"type": "function", "function": {"name": n, "parameters": {}}} for n in names)
-    labels = talk.labels
-    return Example(
-        id="",
-        source=talk.source,
-        cluster=talk.links[0],
-        messages=tuple(messages),
-        tools=tools,
-        role=labels.role,
-        rig=labels.rig,
-        bead=labels.bead,
-        weight=1.0,
-        provenance=talk.provenance,
-        origin=Origin(
-            redactor.redact(talk.file),
-            (kept[0].lines[0], max(u.lines[1] for u in kept)),
-            talk.session,
-            number,
-        ),
-    ).identified()
-
-
-def _number_calls(messages: list[Message]) -> list[Message]:
-    """Call ids by order: a vendor's random id teaches nothing and makes equal examples differ."""
     names: dict[str, str] = {}
-    out: list[Message] = []
-    for m in messages:
-        if m.get("tool_calls"):
-            for c in m["tool_calls"]:
-                names.setdefault(c["id"], f"call-{len(names) + 1}")
-            m = {**m, "tool_calls": [{**c, "id": names[c["id"]]} for c in m["tool_calls"]]}
-        elif m["role"] == "tool":
-            m = {**m, "tool_call_id": names[m["tool_call_id"]]}
-        out.append(m)
-    return out
+    tools: set[str] = set()
+    marks: list[Mark] = []
+    for unit in kept:
+        marks += unit.marks
+        for m, who in zip(unit.messages, unit.by, strict=True):
+            if m["role"] == "user" and messages and messages[-1]["role"] == "user":
+                before = messages[-1]["content"]
+                joined = (
+                    m["content"]
+                    if m["content"].startswith(before)
+                    else f"{before}\n\n{m['content']}"
+                )
+                messages[-1] = {**m, "content": joined}
+                by[-1] = who
+                continue
+            # Call ids by order: a vendor's random id teaches nothing and makes equal examples differ.
+            if calls := m.get("tool_calls"):
+                for c in calls:
+                    names.setdefault(c["id"], f"call-{len(names) + 1}")
+                    tools.add(c["function"]["name"])
+                m = {**m, "tool_calls": [{**c, "id": names[c["id"]]} for c in calls]}
+            elif m["role"] == "tool":
+                m = {**m, "tool_call_id": names[m["tool_call_id"]]}
+            messages.append(m)
+            by.append(who)
+    return Cut(
+        tuple(messages),
+        tuple(
+            {"type": "function", "function": {"name": n, "parameters": {}}} for n in sorted(tools)
+        ),
+        tuple(by),
+        (kept[0].lines[0], max([u.lines[1] for u in kept])),
+        number,
+        tuple(dict.fromkeys(marks)),
+    )

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from gtft import __version__
-from gtft.artifact import Artifact, canonical_json, stage_artifact, write_json
-from gtft.contract import SUMMARY_FILE
-from gtft.corpus.example import Example
+from gtft.artifact import (
+    Artifact,
+    canonical_json,
+    hash_json,
+    stage_artifact,
+    verify_artifact,
+    write_file,
+    write_json,
+)
+from gtft.contract import SUMMARY_FILE, Governance
+from gtft.corpus.cleaning import Cleaner
+from gtft.corpus.draft import Block, Draft
+from gtft.corpus.example import Example, map_tree
 from gtft.corpus.files import name_source
-from gtft.corpus.harvest import Harvested, Settings, harvest
-from gtft.corpus.health import measure_health, write_health_page
-from gtft.corpus.verify import Verifier
+from gtft.corpus.harvest import Harvested, Report, Settings, Timings, harvest
+from gtft.corpus.health import Figures, Meter, make_flow, mark_examples, render_health
+from gtft.corpus.intake import Listed, digest_code, list_sources, stamp_file
+from gtft.corpus.noise import is_own
+from gtft.corpus.quarantine import Held
+from gtft.corpus.redaction.redactor import digest_rules
+from gtft.corpus.shard import Bodies
+from gtft.corpus.town_record import read_recorded
+from gtft.errors import EvidenceError
 
 KIND = "corpus"
 TRAIN, HELDOUT, PROSE = "train.jsonl", "heldout.jsonl", "base.txt"
 MANIFEST, HEALTH, HEALTH_PAGE = "manifest.json", "health.json", "health.md"
+# Copies of databases while they are read.
+_ASIDE = "aside-"
+FLAGS, PAIRS = "flags.jsonl", "preferences.jsonl"
 
 
 def make_corpus(
@@ -27,71 +50,186 @@ def make_corpus(
     artifacts: Path,
     workdir: Path,
     suites: Sequence[Path],
-    report: Callable[[int, int | None, str, str], None],
+    report: Report,
+    cache: Path | None = None,
+    timings: Timings | None = None,
+    hold: Callable[[Sequence[Held]], object] = len,
 ) -> Artifact:
     """Harvest and publish a corpus artifact below ``artifacts``; nothing is left there on an error.
 
-    The same input, settings and gtft version give the same id, wherever it runs.
+    The same input, settings and gtft version give the same id, wherever it runs. ``cache`` keeps what was
+    read (default: in ``workdir``): an unchanged file is not read again, and where nothing has changed the
+    corpus that is there is given back. ``hold`` is given the examples that go to quarantine.
     """
-    out, verifier = harvest(settings, root, workdir / "staged.jsonl", suites, report)
-    health = measure_health(out, settings, verifier.suspects)
-    with stage_artifact(artifacts, KIND) as staging:
+    timings = timings or Timings()
+    cache = cache or workdir / "cache"
+    workdir.mkdir(parents=True, exist_ok=True)
+    for left in workdir.glob(f"{_ASIDE}*"):
+        # A harvest that was killed could not do it.
+        shutil.rmtree(left)
+    with TemporaryDirectory(prefix=_ASIDE, dir=workdir) as aside:
+        with timings.phase("list"):
+            recorded = read_recorded(settings.records.hook) if settings.records.hook else {}
+            listed = list_sources(
+                settings.sources,
+                root,
+                settings.governance.rigs,
+                recorded,
+                aside=Path(aside),
+                password=settings.password,
+            )
+            made = cache / "made" / describe_everything(settings, listed, suites)
+            found = _find_made(made, artifacts)
+        if found is not None:
+            return found
+        out, cleaner = harvest(settings, listed, cache, workdir, suites, report, timings)
+    hold(cleaner.held)
+    with stage_artifact(artifacts, KIND) as staging, timings.phase("write"):
         report(0, None, "files", "writing and scanning what is on disk")
-        _write(staging.path, out, settings, health, verifier)
+        _write(staging.path, out, settings, cleaner, timings)
+    cleaner.close()
+    made.parent.mkdir(parents=True, exist_ok=True)
+    write_file(made, staging.result.path.name.encode())
     return staging.result
 
 
+def describe_everything(
+    settings: Settings, listed: Sequence[Listed], suites: Sequence[Path]
+) -> str:
+    """A digest of all that a corpus depends on: equal ones give equal corpora.
+
+    Of files it takes name, inode, size and time, not the content.
+    """
+    records = settings.records
+    paths = [records.hook, records.rigs, *records.events, *records.costs, *records.beads]
+    paths += [*records.commits, *settings.settings_files, *suites]
+    return hash_json(
+        [
+            digest_code(),
+            describe_governance(settings.governance),
+            sorted(settings.released),
+            sorted(settings.sent_away),
+            describe_settings(settings),
+            [[stamp_file(f) for f in one.files] for one in listed],
+            [_stamp(p) for p in paths if p is not None],
+        ]
+    )
+
+
+def describe_governance(governance: Governance) -> list[object]:
+    """Whose data may be used. The day counts only where a consent ends."""
+    ends = any(c.until for c in governance.consents)
+    return [governance.model_dump(mode="json", exclude={"today"}), governance.today if ends else ""]
+
+
+def _stamp(path: Path) -> list[object]:
+    try:
+        s = path.stat()
+    except FileNotFoundError:
+        return [path.name]
+    return [path.name, s.st_ino, s.st_size, s.st_mtime_ns]
+
+
+def _find_made(made: Path, artifacts: Path) -> Artifact | None:
+    """The corpus that was made of exactly this, when it is still there and whole."""
+    try:
+        return verify_artifact(artifacts / made.read_text("utf-8"), kind=KIND)
+    except (FileNotFoundError, EvidenceError):
+        return None
+
+
 def _write(
-    path: Path, out: Harvested, settings: Settings, health: dict[str, Any], verifier: Verifier
+    path: Path, out: Harvested, settings: Settings, cleaner: Cleaner, timings: Timings
 ) -> None:
-    write_examples(path / TRAIN, out.train)
-    write_examples(path / HELDOUT, out.heldout)
+    redact = cleaner.redactor.redact
+    meter = Meter(settings.role, settings.window_tokens)
+    marks = mark_examples(out.conflicts)
+    bodies = Bodies()
+    with (path / FLAGS).open("wb") as flags:
+        for side, name, drafts in (
+            ("train", TRAIN, out.train),
+            ("heldout", HELDOUT, out.heldout),
+        ):
+            with (path / name).open("wb") as f:
+                for d in drafts:
+                    e = _finish(d, bodies, settings, redact)
+                    f.write(msgspec.json.encode(e.to_json(), order="sorted") + b"\n")
+                    if found := meter.add(e, side, marks.get(e.id, ())):
+                        flags.write(msgspec.json.encode({"id": e.id, "flags": found}) + b"\n")
     (path / PROSE).write_text("\n\n".join(out.prose) + ("\n" if out.prose else ""), "utf-8")
-    redact = verifier.redactor.redact
+    with (path / PAIRS).open("wb") as f:
+        for block in out.pairs:
+            f.write(msgspec.json.encode(_finish_pair(block, redact), order="sorted") + b"\n")
+    health = meter.finish(measure_flow(out), _gather_figures(out, settings, cleaner, bodies))
+    bodies.close()
     manifest = {
-        "format": 1,
+        "format": 2,
         "gtft": __version__,
         "harvest": describe_settings(settings),
         "inputs": [{**i, "file": redact(str(i["file"]))} for i in out.inputs],
         "sources": {name: _hide_names(t.as_dict(), redact) for name, t in out.tallies.items()},
+        "links": _hide_names(out.links.as_dict(), redact),
         "flow": health["flow"],
+        "quarantined": sorted(h.id for h in cleaner.held),
+        "consent": out.figures["consent"],
+        "left out": dict(sorted(out.left_out.items())),
         "redaction": health["redaction"],
         "split": {**health["examples"], "leakage": health["leakage"]},
     }
     write_json(path / MANIFEST, manifest)
     write_json(path / HEALTH, health)
-    write_health_page(path / HEALTH_PAGE, health)
+    (path / HEALTH_PAGE).write_text(render_health(health), "utf-8")
     write_json(path / SUMMARY_FILE, summarize(health))
-    verifier.scan_files(
-        [
-            path / name
-            for name in (TRAIN, HELDOUT, PROSE, MANIFEST, HEALTH, HEALTH_PAGE, SUMMARY_FILE)
-        ]
+    with timings.phase("scan"):
+        cleaner.scan_files([p for p in sorted(path.iterdir()) if p.is_file()])
+
+
+def measure_flow(out: Harvested) -> list[dict[str, Any]]:
+    """What came in and what became of it, stage by stage. Raises InternalError when it does not add up."""
+    rows: list[dict[str, Any]] = []
+    for name, tally in sorted(out.tallies.items()):
+        dropped: Mapping[str, int] = tally.tables.get("dropped", {})
+        rows.append(
+            make_flow(f"records: {name}", tally.total("records"), tally.total("kept"), dropped)
+        )
+        dropped = tally.tables.get("noise", {})
+        talks = tally.total("conversations")
+        rows.append(
+            make_flow(f"conversations: {name}", talks, talks - sum(dropped.values()), dropped)
+        )
+        dropped = tally.tables.get("segments dropped", {})
+        cut = tally.total("segments")
+        rows.append(make_flow(f"segments: {name}", cut, cut - sum(dropped.values()), dropped))
+    kept = len(out.train) + len(out.heldout)
+    rows.append(make_flow("examples", out.staged, kept, out.dropped))
+    return rows
+
+
+def _gather_figures(
+    out: Harvested, settings: Settings, cleaner: Cleaner, bodies: Bodies
+) -> Figures:
+    drafts = {d.id: d for d in (*out.train, *out.heldout)} | out.outvoted
+
+    def fetch(example: str) -> list[dict[str, Any]] | None:
+        found = drafts.get(example)
+        return None if found is None else found.read_body(bodies)["messages"]
+
+    return Figures(
+        tallies={**out.tallies, "links": out.links},
+        leakage=out.figures["leakage"],
+        prose={
+            "blocks": len(out.prose),
+            "characters": sum(map(len, out.prose)),
+            "held out": out.left_out["prose held out"],
+            "left out as leak": out.left_out["prose left out as leak"],
+        },
+        near_duplicate_pairs=out.figures["near-duplicate pairs"],
+        suspects=cleaner.suspects,
+        licences={s.name: s.licence for s in settings.sources},
+        conflicts=out.conflicts,
+        rules=[map_tree(r, cleaner.redactor.redact) for r in out.rules],
+        fetch=fetch,
     )
-
-
-def write_examples(path: Path, examples: Sequence[Example]) -> None:
-    with path.open("w", encoding="utf-8") as f:
-        for e in examples:
-            f.write(canonical_json(e.to_json()) + "\n")
-
-
-def describe_settings(settings: Settings) -> dict[str, Any]:
-    """The harvest table as a corpus states it: without absolute paths."""
-    return {
-        "role": settings.role,
-        "sources": [
-            {"type": s.type, "path": name_source(s.path), "licence": s.licence}
-            for s in settings.sources
-        ],
-        "min_examples": settings.min_examples,
-        "heldout": settings.heldout,
-        "window_tokens": settings.window_tokens,
-        "tool_result_chars": settings.tool_result_chars,
-        "near_duplicate": settings.near_duplicate,
-        "rigs": sorted(settings.rigs),
-        "seed": settings.seed,
-    }
 
 
 def summarize(health: dict[str, Any]) -> dict[str, Any]:
@@ -108,10 +246,64 @@ def summarize(health: dict[str, Any]) -> dict[str, Any]:
         "leakage": health["leakage"],
         "length": health["length"],
         "prose_characters": health["prose"]["characters"],
+        "verdict": health["verdict"],
         "words": health["words"],
+    }
+
+
+def _finish(d: Draft, bodies: Bodies, settings: Settings, redact: Callable[[str], str]) -> Example:
+    """The example with its labels redacted and its own models named."""
+    by = tuple([_name_author(b, settings) for b in d.piece.by])
+    e = d.build(d.read_body(bodies), by)
+    return e.map_labels(redact)
+
+
+def _finish_pair(block: Block, redact: Callable[[str], str]) -> dict[str, Any]:
+    """A preference row for TRL, and where it came from."""
+    row = block.row
+    place = block.place
+    return {
+        **block.read(),
+        "why": block.why,
+        "role": redact(row.role) if row.role else None,
+        "rig": redact(row.rig) if row.rig else None,
+        "cluster": redact(block.link),
+        "origin": place and {"file": redact(place.file), "lines": list(place.lines)},
+    }
+
+
+def _name_author(by: str, settings: Settings) -> str:
+    model = by.removeprefix("agent:")
+    generation = is_own(model, settings.own_models) if model != by else None
+    return by if generation is None else f"own:{model}:{generation}"
+
+
+def describe_settings(settings: Settings) -> dict[str, Any]:
+    """The harvest table as a corpus states it: without absolute paths and without names to hide."""
+    return {
+        "role": settings.role,
+        "sources": [
+            {"type": s.type, "path": name_source(s.path), "licence": s.licence, "rig": s.rig}
+            for s in settings.sources
+        ],
+        "scope": list(settings.scope),
+        "select": list(settings.select),
+        "min_examples": settings.min_examples,
+        "heldout": settings.heldout,
+        "window_tokens": settings.window_tokens,
+        "tool_result_chars": settings.tool_result_chars,
+        "near_duplicate": settings.near_duplicate,
+        "outcomes": dict(sorted(settings.outcomes.items())),
+        "own_model": settings.own_model,
+        "own_models": dict(sorted(settings.own_models.items())),
+        "scenarios": settings.scenarios,
+        "synthetic": settings.synthetic,
+        "redaction": digest_rules(settings.key, settings.redaction),
+        "on_hit": "stop" if settings.stop_on_hit else "quarantine",
+        "seed": settings.seed,
     }
 
 
 def _hide_names(doc: dict[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
     named = [{**n, "file": redact(n["file"]), "detail": redact(n["detail"])} for n in doc["named"]]
-    return json.loads(json.dumps({**doc, "named": named}))  # type: ignore[no-any-return]
+    return json.loads(canonical_json({**doc, "named": named}))  # type: ignore[no-any-return]

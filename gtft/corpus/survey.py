@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gtft.corpus.files import InputFile, list_files
-from gtft.corpus.jsonl import read_rows
-from gtft.corpus.sources import FORMATS
+from gtft.corpus.sources import FORMATS, tell_format
+from gtft.corpus.sources.beads import list_rows
+from gtft.corpus.sources.beads_sql import parse_address
 from gtft.corpus.tally import Tally
-from gtft.errors import translate_os_error
+from gtft.errors import InputError, translate_os_error
 from gtft.recipe.schema import Source
 
 
@@ -37,7 +38,9 @@ def survey_sources(sources: Sequence[Source], root: Path) -> tuple[SourceSize, .
 
 
 def _survey(source: Source, root: Path) -> SourceSize:
-    files = list_files(root, source.path, FORMATS[source.type].suffixes)
+    if parse_address(source.path):
+        return SourceSize(source.type, source.path, 1, 0, 0.0, 1, "databases")
+    files = _choose(list_files(root, source.path), source)
     try:
         stats = [f.path.stat() for f in files]
     except OSError as e:
@@ -54,6 +57,19 @@ def _survey(source: Source, root: Path) -> SourceSize:
     )
 
 
+def _choose(files: Sequence[InputFile], source: Source) -> list[InputFile]:
+    """Those that the source's reader takes; all that any reader takes when its type is "auto"."""
+    kinds = set(FORMATS) if source.type == "auto" else {source.type}
+    chosen = [f for f in files if tell_format(f, source.type) in kinds]
+    if not chosen:
+        raise InputError(
+            f"{source.path} holds no {source.type} file",
+            why=f"none of {len(files)} files is one by what it holds",
+            fix="point the source at the folder that holds them, or remove it from the recipe",
+        )
+    return chosen
+
+
 def _count_sessions(files: Sequence[InputFile]) -> int:
     """Transcript files; those of sub-agents belong to the session that started them."""
     return sum(not f.path.name.startswith("agent-") for f in files)
@@ -63,7 +79,7 @@ def _count_beads(files: Sequence[InputFile]) -> int:
     """Distinct ids of rows that have a title."""
     ids: set[str] = set()
     for file in files:
-        for row in read_rows(file, Tally()):
+        for row in list_rows(file, Tally()):
             if isinstance(row.value.get("id"), str) and isinstance(row.value.get("title"), str):
                 ids.add(row.value["id"])
     return len(ids)
@@ -76,4 +92,5 @@ COUNTS: dict[str, tuple[str, Callable[[Sequence[InputFile]], int]]] = {
     "pi": ("sessions", len),
     "beads": ("beads", _count_beads),
     "formulas": ("formulas", len),
+    "docs": ("pages", len),
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NAMED_PER_REASON = 50
+MOST_KEYS = 1000
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,13 @@ class Tally:
     _named: Counter[str] = field(default_factory=Counter)
 
     def add(self, table: str, key: str, n: int = 1) -> None:
-        self.tables.setdefault(table, Counter())[key] += n
+        """A file may name any number of types: what is beyond `MOST_KEYS` of a table is "others"."""
+        counts = self.tables.get(table)
+        if counts is None:
+            counts = self.tables[table] = Counter()
+        if key not in counts and len(counts) >= MOST_KEYS:
+            key = "others"
+        counts[key] += n
 
     def name(self, reason: str, file: str, line: int, detail: str = "") -> None:
         """Count something wrong under ``bad`` and keep its place (the first 50 per reason)."""
@@ -45,8 +52,12 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         for table, counts in other.tables.items():
-            self.tables.setdefault(table, Counter()).update(counts)
-        self.named.extend(other.named)
+            for key, n in counts.items():
+                self.add(table, key, n)
+        for named in other.named:
+            self._named[named.reason] += 1
+            if self._named[named.reason] <= NAMED_PER_REASON:
+                self.named.append(named)
 
     def as_dict(self) -> dict[str, Any]:
         """Tables with sorted keys, and the named places in order of meeting."""
@@ -57,3 +68,10 @@ class Tally:
                 for n in self.named
             ],
         }
+
+    @staticmethod
+    def from_dict(doc: dict[str, Any]) -> Tally:
+        """The inverse of `as_dict`."""
+        tables = {t: Counter(c) for t, c in doc["tables"].items()}
+        named = [Named(n["reason"], n["file"], n["line"], n["detail"]) for n in doc["named"]]
+        return Tally(tables, named, Counter(n.reason for n in named))

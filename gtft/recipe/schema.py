@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Effort = Literal["quick", "standard", "thorough"]
-SourceType = Literal["claude-code", "codex", "gemini", "opencode", "pi", "beads", "formulas"]
+SourceType = Literal[
+    "auto",
+    "claude-code",
+    "codex",
+    "gemini",
+    "opencode",
+    "pi",
+    "beads",
+    "formulas",
+    "docs",
+    "interactions",
+    "events",
+    "costs",
+]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -43,20 +56,39 @@ class Base(_Table):
 class Source(_Table):
     """One place that history is read from."""
 
-    type: SourceType = Field(description="which reader")
+    type: SourceType = Field(description='which reader; "auto" = what the content says')
     path: str = Field(description="file or folder; relative to where gtft runs")
-    licence: str = Field("own", description='licence of the text; "own" = the town\'s')
+    licence: str = Field("own", description='licence of the text, as SPDX id; "own" = the town\'s')
+    rig: str | None = Field(None, description="the rig it belongs to, where files do not say")
+
+
+class Redaction(_Table):
+    """What is hidden besides what the rules know."""
+
+    names: tuple[str, ...] = Field((), description="names of people, hidden wherever they stand")
+    hosts: tuple[str, ...] = Field((), description="host names, hidden wherever they stand")
+    rules: tuple[str, ...] = Field((), description="more rules: gitleaks TOML, kingfisher files")
+    settings: tuple[str, ...] = Field(
+        (), description="files such as .env whose values are hidden wherever they stand"
+    )
+    on_hit: Literal["quarantine", "stop"] = Field(
+        "quarantine", description="what a secret does that the second reader still finds"
+    )
 
 
 class Harvest(_Table):
     """What is read, and how it becomes a corpus."""
 
     sources: tuple[Source, ...] = Field((), description="what is read")
+    select: tuple[str, ...] = Field(
+        (), description='only what fits: "type:…", "rig:…", "role:…", "since:…", "label:…"'
+    )
+    licences: tuple[str, ...] = Field((), description="licences to accept that gtft would refuse")
     min_examples: Annotated[int, Field(ge=1)] = Field(
         20, description="fewer training examples than this stop the run"
     )
     heldout: Share = Field(0.2, description="share of clusters kept away from training")
-    window_tokens: Annotated[int, Field(ge=128)] = Field(
+    window_tokens: Annotated[int, Field(ge=128, le=32768)] = Field(
         4096, description="longest segment of a session, estimated tokens (4 characters each)"
     )
     tool_result_chars: Annotated[int, Field(ge=80)] = Field(
@@ -65,6 +97,19 @@ class Harvest(_Table):
     near_duplicate: Share = Field(
         0.8, description="Jaccard of word 5-grams from which two examples are the same"
     )
+    outcomes: dict[str, Annotated[float, Field(ge=0.0, le=10.0)]] = Field(
+        {}, description="weight by outcome, over the shipped table; 0 leaves it out"
+    )
+    own_model: Share = Field(0.0, description="largest share written by gtft's own models")
+    scenarios: Annotated[int, Field(ge=0)] = Field(
+        0, description="made-up decision examples to add, for small towns"
+    )
+    synthetic: Share = Field(0.3, description="largest share that may be made up")
+    suites: tuple[str, ...] = Field(
+        (), description="more eval items (JSONL or promptfoo YAML) that training must not hold"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes; 0 = every core")
+    redaction: Redaction = Redaction()
 
 
 class Lora(_Table):

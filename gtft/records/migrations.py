@@ -40,9 +40,15 @@ def _guard_against_merges(c: sa.Connection) -> None:
         index.create(c, checkfirst=True)
 
 
+def _add_governance(c: sa.Connection) -> None:
+    for table in (tables.consents, tables.withdrawals):
+        table.create(c, checkfirst=True)
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _create_first_tables,
     _guard_against_merges,
+    _add_governance,
 )
 
 

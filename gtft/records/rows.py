@@ -100,6 +100,34 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
+class ConsentRow:
+    id: str
+    rig: str
+    # The last day, YYYY-MM-DD; "" = until it is revoked.
+    until: str
+    # The role that models may be trained for; "" = any.
+    purpose: str
+    given_by: str
+    actor: str
+    created_us: int
+    revoked_us: int | None = None
+    revoked_by: str | None = None
+
+
+@dataclass(frozen=True)
+class WithdrawalRow:
+    id: str
+    kind: str
+    # A name, or "hmac:" and the keyed hash of one.
+    who: str
+    reason: str
+    actor: str
+    # The corpora that held it when it was withdrawn.
+    touched: tuple[str, ...]
+    created_us: int
+
+
+@dataclass(frozen=True)
 class OutboxRow:
     run_id: str
     seq: int

@@ -109,6 +109,36 @@ models = sa.Table(
     sa.Index("gtft_models_version", "name", "version", unique=True),
 )
 
+consents = sa.Table(
+    "gtft_consents",
+    metadata,
+    sa.Column("id", _key(32), primary_key=True),
+    sa.Column("rig", _key(), nullable=False),
+    # The last day, YYYY-MM-DD; "" = until it is revoked.
+    sa.Column("until", _key(10), nullable=False),
+    sa.Column("purpose", _key(64), nullable=False),
+    sa.Column("given_by", _key(), nullable=False),
+    sa.Column("actor", _key(), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("revoked_us", sa.BigInteger, nullable=True),
+    sa.Column("revoked_by", _key(), nullable=True),
+    sa.Index("gtft_consents_rig", "rig"),
+)
+
+withdrawals = sa.Table(
+    "gtft_withdrawals",
+    metadata,
+    sa.Column("id", _key(32), primary_key=True),
+    sa.Column("kind", _key(16), nullable=False),
+    # A name, or "hmac:" and the keyed hash of one.
+    sa.Column("who", _key(), nullable=False),
+    sa.Column("reason", _TEXT, nullable=False),
+    sa.Column("actor", _key(), nullable=False),
+    # The corpora that held it when it was withdrawn, as a JSON list of ids.
+    sa.Column("touched", _TEXT, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+)
+
 outbox = sa.Table(
     "gtft_outbox",
     metadata,

@@ -22,6 +22,8 @@ _OWNERS = {
     t.artifacts: t.artifacts.c.id,
     t.lineage: t.lineage.c.child,
     t.models: t.models.c.id,
+    t.consents: t.consents.c.id,
+    t.withdrawals: t.withdrawals.c.id,
 }
 
 

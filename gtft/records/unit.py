@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import logging
 import random
+import shutil
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -26,6 +28,8 @@ from gtft.records import tables as t
 PATIENCE_SECONDS = 30.0
 # How long a unit that other writers roll back is tried, at least.
 CONFLICT_SECONDS = 15.0
+# With fewer bytes than this left, SQLite's log cannot grow.
+_LEAST_ROOM = 1 << 16
 
 _ROLLED_BACK = {1205, 1213}
 _AWAY = {0, 1053, 1927, 2002, 2003, 2006, 2013, 2014, 2055}
@@ -113,13 +117,18 @@ class Units:
             return ConflictError("the store already holds that row", why=_say(e), fix="gtft status")
         if self.is_dolt:
             return TownError("the town's database cannot be used", why=_say(e), fix="gtft doctor")
-        if "disk is full" in str(e.orig):
+        if "disk is full" in str(e.orig) or self._has_no_room():
             return DiskFull(
                 "the disk is full while writing the store",
                 why="the change was rolled back; nothing was lost",
                 fix="free some space, then run the command again",
             )
         return InputError("the store cannot be used", why=_say(e), fix="gtft doctor")
+
+    def _has_no_room(self) -> bool:
+        """SQLite calls it an I/O error when its log cannot grow."""
+        path = self.engine.url.database
+        return bool(path) and shutil.disk_usage(Path(path or ".").parent).free < _LEAST_ROOM
 
 
 class _HasUnits(Protocol):

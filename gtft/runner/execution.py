@@ -16,6 +16,7 @@ from gtft.contract import (
     STAGES,
     Event,
     Failed,
+    Governance,
     InputArtifact,
     Job,
     Paused,
@@ -35,6 +36,7 @@ from gtft.records.rows import Run, StageRow
 from gtft.runner.byhand import respect_hands
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import check_evidence
+from gtft.runner.governance import gather_governance
 from gtft.runner.lease import Claim, claim_next, lease_end, may_take_over
 from gtft.runner.moves import (
     accept,
@@ -130,6 +132,8 @@ def prepare_job(ws: Workspace, run: Run, row: StageRow, actor: str) -> Job:
         inputs.append(InputArtifact(stage=earlier, id=found.id, path=ws.artifact_path(found.path)))
     job_dir = ws.job_dir(run.id, stage)
     job_dir.mkdir(parents=True, exist_ok=True)
+    recipe = read_recipe(run)
+    harvests = stage == "harvest"
     job = Job(
         run_id=run.id,
         stage=stage,
@@ -141,9 +145,10 @@ def prepare_job(ws: Workspace, run: Run, row: StageRow, actor: str) -> Job:
         workspace=ws.path,
         workdir=job_dir / "work",
         artifacts=ws.artifacts,
-        seed=read_recipe(run).train.seed,
+        seed=recipe.train.seed,
         root=Path(run.root),
         store_url=ws.store.url,
+        governance=gather_governance(ws, run.actor, recipe.scope) if harvests else Governance(),
     )
     write_json(job_dir / JOB_FILE, json.loads(job.model_dump_json()))
     return job

@@ -113,12 +113,12 @@ def test_eight_first_opens_at_once_make_the_tables_once(target: Target) -> None:
     for p in people:
         p.start()
     start.set()
-    assert [out.get(timeout=60) for _ in people] == [2] * 8
+    assert [out.get(timeout=60) for _ in people] == [3] * 8
     for p in people:
         p.join(timeout=30)
-    assert query(target, "SELECT version FROM gtft_schema ORDER BY version") == [(1,), (2,)]
+    assert query(target, "SELECT version FROM gtft_schema ORDER BY version") == [(1,), (2,), (3,)]
     assert query(target, "SELECT table_name FROM dolt_status") == []
-    assert len(query(target, "SELECT * FROM dolt_log WHERE message = 'gtft: schema 2'")) == 1
+    assert len(query(target, "SELECT * FROM dolt_log WHERE message = 'gtft: schema 3'")) == 1
 
 
 def test_a_move_is_a_version_that_names_it_and_holds_our_tables_only(beads: Target) -> None:

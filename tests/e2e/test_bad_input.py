@@ -65,9 +65,10 @@ def test_a_base_that_is_not_there(town: Path, environ: dict[str, str], tmp_path:
 
 
 def test_an_unreadable_file(town: Path, environ: dict[str, str], tmp_path: Path) -> None:
-    """A dangling link: unreadable for root too."""
-    (town / "transcripts" / "gone.jsonl").symlink_to(town / "nowhere.jsonl")
-    assert_told(run(town, environ), 4, tmp_path, "gone.jsonl")
+    """A source that is a link to itself: unreadable for root too. A single file is only named."""
+    shutil.rmtree(town / "transcripts")
+    (town / "transcripts").symlink_to(town / "transcripts")
+    assert_told(run(town, environ), 4, tmp_path, "transcripts")
 
 
 def test_a_formula_with_ten_errors_shows_all_ten(

@@ -5,7 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gtft.corpus.harvest import Settings, Source
+from gtft.corpus.harvest import Settings
+from gtft.corpus.intake import Source
 from gtft.corpus.snapshot import make_corpus
 from gtft.evals.generate import Generation
 from gtft.evals.item import CheckSpec, Item
@@ -32,7 +33,7 @@ def make_row(summary: dict[str, Any]) -> ArtifactRow:
 def test_a_harvest_s_summary_is_read(tmp_path: Path) -> None:
     sources = (Source("beads", "beads"), Source("formulas", "formulas"))
     made = make_corpus(
-        Settings(sources, 1, 0.2, 4096, 2000, 0.8, 7, "witness"),
+        Settings(sources, 1, 0.2, 4096, 2000, 0.8, 7, "witness", b"k" * 32),
         REPO / "examples" / "town",
         tmp_path / "artifacts",
         tmp_path,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gtft.corpus.claims import read_settled
 from gtft.corpus.files import list_files
 from gtft.corpus.sources.codex import read
 from gtft.corpus.tally import Tally
@@ -64,7 +65,10 @@ def test_calls_and_results_are_paired_and_one_answer_ends_at_its_results(tmp_pat
     assert entries[-1].response != entries[1].response
     assert entries[2].calls[0].arguments == {"command": "ls"}
     assert [(e.call_id, e.text) for e in entries[4:6]] == [("c1", "a.txt"), ("c2", "/town")]
-    assert (talks[0].labels.role, talks[0].labels.rung) == ("polecat", "cwd")
+    assert (talks[0].evidence.candidates[0].role, talks[0].evidence.candidates[0].rung) == (
+        "polecat",
+        "cwd",
+    )
     assert tally.get("models", "m-1") == 1
     assert tally.get("dropped", "reasoning") == 1
 
@@ -99,8 +103,8 @@ def test_events_developer_and_harness_text_stay_out_and_an_abort_is_counted(
         "unknown type": 2,
     }
     assert [(n.reason, n.line, n.detail) for n in tally.named] == [
-        ("unknown record type", 9, "event_msg brand_new"),
-        ("unknown record type", 10, "brand_new"),
+        ("unknown type", 9, "record event_msg brand_new {type}"),
+        ("unknown type", 10, "record brand_new {payload, timestamp, type}"),
     ]
 
 
@@ -177,9 +181,7 @@ def test_a_sub_agent_is_linked_to_the_session_that_started_it(tmp_path: Path) ->
         b=[line("session_meta", id="s2", source=source), message("user", "look around")],
     )
     assert talks[1].links == ("session:s2", "session:s1")
-    assert (talks[1].labels.actor, talks[1].labels.rung) == (
-        "gizmo/polecats/nux", "parent session"
-    )  # fmt: skip
+    assert (talks[1].evidence.parent, talks[1].entries[0].by) == ("s1", "agent")
 
 
 def test_a_compaction_is_a_boundary_and_turns_that_were_taken_back_are_gone(
@@ -208,7 +210,11 @@ def test_a_compaction_is_a_boundary_and_turns_that_were_taken_back_are_gone(
         ("user", "two"),
         ("assistant", "good"),
     ]
-    assert tally.get("dropped", "rolled back") == 2
+    assert said(talks[1]) == [("user", "wrong turn"), ("assistant", "off")]
+    assert {e.mark for e in talks[0].entries} == {""}
+    assert {e.mark for e in talks[1].entries} == {"rewound"}
+    assert talks[1].links[0] == talks[0].links[0]
+    assert tally.total("kept") == 7
 
 
 def test_the_oldest_shape_is_read_and_only_a_lone_open_call_is_paired_without_id(
@@ -233,7 +239,7 @@ def test_the_oldest_shape_is_read_and_only_a_lone_open_call_is_paired_without_id
             {"role": "assistant", "content": "done"},
         ],
     )
-    assert talks[0].session == "s9"
+    assert talks[0].evidence.session == "s9"
     results = [e for e in talks[0].entries if e.kind == "result"]
     assert [e.call_id for e in results] == [talks[0].entries[1].calls[0].id]
     assert tally.get("dropped", "result without a call id") == 1
@@ -252,17 +258,82 @@ def test_values_of_the_wrong_type_are_named(tmp_path: Path) -> None:
         ],
     )
     assert {n.reason for n in tally.named} == {
-        "unknown record type",
+        "unknown type",
         "content is neither text nor blocks",
     }
+
+
+def test_the_model_of_each_turn_and_what_became_of_it(tmp_path: Path) -> None:
+    (talk,), _ = harvest(
+        read,
+        tmp_path,
+        a=[
+            line("session_meta", **HEAD, git={"branch": "polecat/nux"}),
+            line("turn_context", model="m-1"),
+            message("user", "look"),
+            call("c1", "ls"),
+            output("c1", "exec command rejected by user"),
+            line("turn_context", model="m-2"),
+            message("user", "then that"),
+            call("c2", "pwd"),
+            output("c2", "/town"),
+            call("c3", "make"),
+            output("c3", "aborted by user after 2.1s"),
+            message("assistant", "I go on."),
+            line("event_msg", type="turn_aborted", reason="interrupted"),
+            message("user", "stop"),
+            message("assistant", "Stopped."),
+            line("event_msg", type="turn_aborted", reason="replaced"),
+        ],
+    )
+    assert [(e.kind, e.model, e.mark) for e in talk.entries if e.kind != "user"] == [
+        ("assistant", "m-1", ""),
+        ("result", "", "denied"),
+        ("assistant", "m-2", ""),
+        ("result", "", ""),
+        ("assistant", "m-2", ""),
+        ("result", "", "interrupted"),
+        ("assistant", "m-2", "interrupted"),
+        ("assistant", "m-2", ""),
+    ]
+    evidence = talk.evidence
+    assert (evidence.started, evidence.branch) == ("2026-01-02T00:00:01Z", "polecat/nux")
+
+
+def test_a_fork_of_a_fork_keeps_only_its_own_turns(tmp_path: Path) -> None:
+    one, two = message("user", "one"), message("user", "two")
+    first = {"id": "s2", "timestamp": "2026-01-03T00:00:00Z", "forked_from_id": "s1"}
+    second = {"id": "s3", "timestamp": "2026-01-04T00:00:00Z", "forked_from_id": "s2"}
+    heads = [line("session_meta", **h) for h in (second, first, HEAD)]
+    talks, tally = harvest(
+        read,
+        tmp_path,
+        a=[*heads, one, two, message("user", "three")],
+        b=[*heads[1:], one, two],
+        c=[heads[2], one],
+    )
+    assert [said(t) for t in talks] == [[("user", "three")], [("user", "two")], [("user", "one")]]
+    assert tally.get("dropped", "copied history") == 3
+
+
+def test_two_sessions_that_start_alike_are_no_copies(tmp_path: Path) -> None:
+    other = {"id": "s2", "timestamp": "2026-01-03T00:00:00Z"}
+    same = [message("user", "hello"), message("assistant", "hi")]
+    talks, _ = harvest(
+        read,
+        tmp_path,
+        a=[line("session_meta", **HEAD), *same],
+        b=[line("session_meta", **other), *same],
+    )
+    assert [len(t.entries) for t in talks] == [2, 2]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the sample data ../shared/data is absent")
 def test_every_real_rollout_is_read() -> None:
     tally = Tally()
-    talks = list(read(list_files(DATA, "transcripts/codex", (".jsonl",)), tally))
+    talks = list(read_settled(read, list_files(DATA, "transcripts/codex"), tally))
     assert tally.total("records") == 254 == tally.total("kept") + tally.total("dropped")
-    assert dict(tally.tables["drift"]) == {"record future_synthetic_record": 1}
+    assert dict(tally.tables["drift"]) == {"record future_synthetic_record {safe}": 1}
     assert "bad line" not in tally.tables["bad"]
     assert len(talks) == 10
     real = next(t for t in talks if t.file.endswith("5-codex-website-codex.jsonl"))

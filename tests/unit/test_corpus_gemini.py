@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gtft.corpus.claims import read_settled
 from gtft.corpus.files import InputFile, list_files
 from gtft.corpus.sources.gemini import read
 from gtft.corpus.tally import Tally
@@ -48,7 +49,7 @@ def test_a_message_with_the_same_id_replaces_the_earlier_one_in_its_place(tmp_pa
     assert [e.kind for e in entries] == ["user", "assistant", "result", "user"]
     assert (entries[1].calls[0].name, entries[1].calls[0].arguments) == ("ls", {"path": "."})
     assert (entries[2].call_id, entries[2].text) == ("t1", "a.txt")
-    assert talks[0].session == "s1"
+    assert talks[0].evidence.session == "s1"
     assert tally.get("dropped", "replaced") == 1
     assert tally.get("blocks", "gemini thoughts") == 1
     assert tally.get("models", "g-1") == 1
@@ -62,14 +63,20 @@ def test_what_was_rewound_is_gone_and_an_unknown_target_clears_all(tmp_path: Pat
         a=[HEAD, *rows, {"$rewindTo": "u2"}, user("u3", "three")],
         b=[HEAD | {"sessionId": "s2"}, *rows, {"$rewindTo": "?"}],
     )
-    assert [said(t) for t in talks] == [[("user", "one"), ("assistant", "yes"), ("user", "three")]]
-    assert tally.get("dropped", "rewound") == 6
+    assert [said(t) for t in talks] == [
+        [("user", "one"), ("assistant", "yes"), ("user", "three")],
+        [("user", "two"), ("assistant", "no")],
+        [("user", "one"), ("assistant", "yes"), ("user", "two"), ("assistant", "no")],
+    ]
+    assert [{e.mark for e in t.entries} for t in talks] == [{""}, {"rewound"}, {"rewound"}]
+    assert talks[1].evidence.session == "s1#rewound-1"
+    assert tally.get("kept", "user") == 5
 
 
 def test_a_new_context_is_a_boundary_and_a_part_of_the_old_one_a_rollback(tmp_path: Path) -> None:
     rows = [user("u1", "one"), answer("a1", "yes"), user("u2", "two"), answer("a2", "no")]
     snapshot = user("n1", "<state_snapshot>one is done</state_snapshot>")
-    talks, tally = harvest(
+    talks, _ = harvest(
         read,
         tmp_path,
         a=[HEAD, *rows, {"$set": {"messages": [snapshot, rows[3]]}}, user("u3", "three")],
@@ -79,7 +86,8 @@ def test_a_new_context_is_a_boundary_and_a_part_of_the_old_one_a_rollback(tmp_pa
         "user", "assistant", "user", "assistant", "boundary", "summary", "user"
     ]  # fmt: skip
     assert said(talks[1]) == [("user", "one"), ("assistant", "yes")]
-    assert tally.get("dropped", "rewound") == 2
+    assert said(talks[2]) == [("user", "two"), ("assistant", "no")]
+    assert {e.mark for e in talks[2].entries} == {"rewound"}
 
 
 def test_the_older_file_is_one_object_over_many_lines(tmp_path: Path) -> None:
@@ -118,7 +126,7 @@ def test_checkpoints_name_parts_and_roles(tmp_path: Path) -> None:
         ("assistant", "I look"),
         ("result", "no"),
     ]
-    assert dict(tally.tables["drift"]) == {"model block unknown part": 1}
+    assert dict(tally.tables["drift"]) == {"model block {odd}": 1}
 
 
 def test_a_sub_agents_chat_is_linked_to_the_session_whose_folder_it_stands_in(
@@ -131,9 +139,10 @@ def test_a_sub_agents_chat_is_linked_to_the_session_whose_folder_it_stands_in(
         chats__s1__x=[HEAD | {"sessionId": "s2", "kind": "subagent"}, user("u9", "look around")],
         chats__session=[HEAD, user("u1", beacon)],
     )
-    assert [t.session for t in talks] == ["s1", "s2"]
-    assert talks[1].links == ("session:s2", "session:s1")
-    assert (talks[1].labels.role, talks[1].labels.rung) == ("witness", "parent session")
+    child, parent = talks
+    assert child.links == ("session:s2", "session:s1")
+    assert (child.evidence.parent, child.entries[0].by) == ("s1", "agent")
+    assert (parent.evidence.candidates[0].role, parent.entries[0].by) == ("witness", "harness")
 
 
 def test_harness_text_and_wrong_types_stay_out_and_are_counted(tmp_path: Path) -> None:
@@ -161,10 +170,32 @@ def test_harness_text_and_wrong_types_stay_out_and_are_counted(tmp_path: Path) -
     assert len(tally.named) == 3
 
 
+def test_a_call_that_was_cancelled_says_why(tmp_path: Path) -> None:
+    refused = tool("t1", "[Operation Cancelled] Reason: User did not allow tool call")
+    stopped = tool("t2", "[Operation Cancelled] Reason: User cancelled the operation.")
+    calls = [c | {"status": "cancelled"} for c in (refused, stopped)]
+    (talk,), _ = harvest(
+        read, tmp_path, a=[HEAD, user("u1", "go"), answer("a1", "", toolCalls=calls)]
+    )
+    assert [e.mark for e in talk.entries if e.kind == "result"] == ["denied", "interrupted"]
+    assert talk.entries[1].model == "g-1"
+    assert talk.evidence.started == "2026-01-02T00:00:00Z"
+
+
+def test_messages_without_ids_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    def chat(*texts: str) -> str:
+        rows = [{"role": "user", "parts": [{"text": t}]} for t in texts]
+        return json.dumps({"sessionId": "s1", "history": rows}, indent=1)
+
+    talks, tally = harvest(read, tmp_path, a=chat("one", "two"), b=chat("one", "three"))
+    assert [said(t) for t in talks] == [[("user", "one"), ("user", "two")], [("user", "three")]]
+    assert tally.get("dropped", "repeated message") == 1
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the sample data ../shared/data is absent")
 def test_every_real_chat_is_read() -> None:
     tally = Tally()
-    talks = list(read(list_files(DATA, "transcripts/gemini", (".json", ".jsonl")), tally))
+    talks = list(read_settled(read, list_files(DATA, "transcripts/gemini"), tally))
     assert dict(tally.tables["records"]) == {"session": 2, "user": 11, "gemini": 162, "info": 1}
     assert dict(tally.tables["dropped"]) == {"session header": 2, "harness": 1, "info": 1}
     assert "drift" not in tally.tables and "bad" not in tally.tables
@@ -181,7 +212,7 @@ def test_the_fixtures_of_others_are_read(tmp_path: Path) -> None:
         if "gemini" in p.name
     ]
     tally = Tally()
-    talks = list(read(files, tally))
+    talks = list(read_settled(read, files, tally))
     assert (len(files), len(talks)) == (8, 7)
     assert tally.total("records") == 34 == tally.total("kept") + tally.total("dropped")
     assert "drift" not in tally.tables and "bad" not in tally.tables

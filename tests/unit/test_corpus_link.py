@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from gtft.corpus.example import Conversation, Labels
+from gtft.corpus.example import Call, Entry, Evidence, Labels
 from gtft.corpus.link import (
-    apply_record,
-    link_session,
+    find_claim,
+    gather,
     parse_actor,
     parse_beacon,
+    parse_branch,
     parse_cwd,
     parse_prime,
-    read_recorded,
 )
+from gtft.corpus.linker import Linker
+from gtft.corpus.town_record import TownRecords, read_recorded
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,9 @@ def test_the_prime_line() -> None:
         ("/srv/town/gizmo/witness", "gizmo/witness"),
         ("/srv/town/mayor", "mayor"),
         ("/srv/town/deacon/dogs/rex", "deacon/dogs/rex"),
+        ("/srv/town/deacon/dogs/boot/x", "boot"),
+        ("/srv/town/gizmo/mayor/rig", "mayor"),
+        ("C:\\gt\\gizmo\\crew\\ann", "gizmo/crew/ann"),
         ("/home/mayor", None),
         ("/Users/ann/Code/cli", None),
         ("", None),
@@ -76,16 +81,103 @@ def test_a_folder_below_a_town(cwd: str, actor: str | None) -> None:
     assert (labels.actor if labels else None) == actor
 
 
-def test_the_first_rung_decides_and_is_named() -> None:
+def test_a_file_gives_its_rungs_in_the_order_of_the_cascade() -> None:
     beacon = "[GAS TOWN] witness (rig: gizmo) <- deacon • 2026-03-01T09:12 • assigned:gz-1a"
     prime = "[GAS TOWN] role:gizmo/polecats/nux pid:1 session:s"
-    both = link_session([beacon, prime], "/t/gizmo/witness", None, None)
-    assert (both.rung, both.role, both.bead) == ("prime", "polecat", "gz-1a")
-    assert link_session([beacon], "/t/town/mayor", None, None).rung == "beacon"
-    assert link_session(["hi"], "/t/gizmo/witness", "mayor", None).rung == "cwd"
-    assert link_session(["hi"], "/x", "mayor", None).rung == "agent name"
-    assert link_session(["hi"], "/x", None, both).rung == "parent session"
-    assert link_session(["hi"], None, "Skill Sync", None).rung == "none"
+    found = gather([beacon, prime], "/t/gizmo/witness", "mayor")
+    assert [(c.rung, c.role, c.bead) for c in found] == [
+        ("prime", "polecat", None),
+        ("beacon", "witness", "gz-1a"),
+        ("cwd", "witness", None),
+        ("agent name", "mayor", None),
+    ]
+    assert [c.confidence for c in found] == sorted((c.confidence for c in found), reverse=True)
+
+
+def test_what_a_file_does_not_say_is_noted_after_what_it_says() -> None:
+    assert [c.rung for c in gather([], None, None)] == ["no prompt", "no cwd"]
+    assert [c.rung for c in gather(["hi"], "/x", "Skill Sync")] == ["cwd outside a town"]
+    odd = gather(["[GAS TOWN] someone <- x • y • z"], "/t/gizmo/witness", None)
+    assert [c.rung for c in odd] == ["cwd", "address not understood"]
+    assert odd[-1].role is None and odd[-1].confidence == 0
+
+
+def test_a_copied_prompt_comes_after_the_folder() -> None:
+    beacon = "[GAS TOWN] mayor <- deacon • 2026-03-01T09:12 • assigned:gz-1a"
+    cwd = "/t/gizmo/crew/ann"
+
+    def order(text: str, started: str, session: str = "s") -> list[str]:
+        return [c.rung for c in gather([text], cwd, None, session, started)]
+
+    # A beacon is local, without a zone: what is within a day's zones may be its own session.
+    assert order(beacon, "2026-03-01T17:12:30Z") == ["beacon", "cwd"]
+    assert order(beacon, "2026-03-03T09:12:00Z") == ["cwd", "beacon"]
+    assert order(beacon, "") == order(beacon, "no time") == ["beacon", "cwd"]
+    other = "11111111-2222-4333-8444-555555555555"
+    prime = f"[GAS TOWN] role:mayor pid:1 session:{other}"
+    assert order(prime, "", "s") == ["cwd"]
+    assert order(prime, "", other) == ["prime", "cwd"]
+
+
+def test_a_quoted_line_of_the_town_is_no_beacon() -> None:
+    quoted = "why? [GAS TOWN] mayor <- deacon • 2026-03-01T09:12 • patrol"
+    assert parse_beacon(quoted) is None
+    assert parse_prime("> [GAS TOWN] role:mayor pid:1 session:x") is None
+
+
+@pytest.mark.parametrize(
+    ("branch", "found"),
+    [
+        ("polecat/nux/gz-1a.2@mk1", ("nux", "gz-1a.2")),
+        ("polecat/nux-mk1", ("nux", None)),
+        ("polecat/nux", ("nux", None)),
+        ("main", None),
+        ("polecat/../x@y z", None),
+    ],
+)
+def test_a_polecats_branch_names_it_and_often_the_bead(branch: str, found: object) -> None:
+    assert parse_branch(branch) == found
+
+
+def run(*commands: object) -> Labels | None:
+    return find_claim(
+        [
+            Entry("assistant", 1, calls=(Call("c", "Bash", {"command": command}),))
+            for command in commands
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("commands", "bead", "rung"),
+    [
+        (["bd show gz-1", "cd x && bd update gz-2 --claim --json"], "gz-2", "claim"),
+        ([["bash", "-lc", "bd update gz-2 --status in_progress"]], "gz-2", "claim"),
+        (["bd show gz-1; bd show gz-3", "bd close gz-1 -r done"], "gz-1", "commands"),
+        (["gt done --issue gz-7"], "gz-7", "commands"),
+        (["bd show gz-1"], "gz-1", "commands"),
+        (["bd update gz-1 --claim", "bd update gz-2 --claim"], None, ""),
+        (["bd update gz-1 --notes x", "bd ready", "bd show --help", 5, []], None, ""),
+        (["echo abd show gz-1"], None, ""),
+        (["bd show mol-patrol", "bd show gz-wisp-1"], None, ""),
+    ],
+)
+def test_the_bead_that_a_session_works_on(
+    commands: list[object], bead: str | None, rung: str
+) -> None:
+    found = run(*commands)
+    assert (found.bead, found.rung) == (bead, rung) if found else bead is None
+
+
+def test_hostile_text_costs_no_time() -> None:
+    long = "[GAS TOWN] " + "a <- " * 50_000
+    gather(
+        [long, "\n".join(["[GAS TOWN] role:"] * 20_000), "[GAS TOWN]" + " " * 200_000],
+        "/" * 99_999,
+        "a" * 99_999,
+    )
+    run("bd update " * 50_000, "(" + " " * 100_000)
+    parse_branch("polecat/" + "a-" * 50_000)
 
 
 def record(session: str, actor: str, bead: str | None = None) -> str:
@@ -106,13 +198,12 @@ def test_what_the_hook_recorded_comes_before_every_other_rung(tmp_path: Path) ->
     recorded = read_recorded(path)
     assert sorted(recorded) == ["s-1", "s-3"]
     assert recorded["s-3"].bead is None
-    guessed = Labels(role="witness", rig="other", actor="other/witness", bead="ot-9", rung="cwd")
-    talk = Conversation("claude-code", "a.jsonl", ("session:s-1",), labels=guessed, session="s-1#a")
-    exact = apply_record(talk, recorded)
-    assert exact.labels == Labels("polecat", "gizmo", "gizmo/polecats/nux", "gz-1", "hook")
-    assert exact.links == ("session:s-1", "bead:gz-1")
-    other = Conversation("claude-code", "a.jsonl", ("session:s-2",), labels=guessed, session="s-2")
-    assert apply_record(other, recorded) == other
+    guessed = Labels("witness", "other", "other/witness", "ot-9", "cwd", 0.8)
+    linker = Linker(TownRecords(hooks=recorded))
+    exact = linker.decide(Evidence("s-1#a", candidates=(guessed,)))
+    assert (exact.role, exact.rig, exact.actor) == ("polecat", "gizmo", "gizmo/polecats/nux")
+    assert (exact.bead, exact.rung) == ("gz-1", "hook")
+    assert linker.decide(Evidence("s-2", candidates=(guessed,))).rung == "cwd"
 
 
 def test_a_workspace_without_a_hook_records_nothing(tmp_path: Path) -> None:

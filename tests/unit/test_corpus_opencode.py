@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gtft.corpus.claims import Claims
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import list_files
 from gtft.corpus.sources.opencode import read
@@ -94,7 +95,7 @@ def write_folders(root: Path, talk: list[Message], session: str = "ses1") -> Pat
 
 def harvest(path: Path) -> tuple[list[Conversation], Tally]:
     tally = Tally()
-    talks = list(read(list_files(path.parent, str(path), (".db", ".json")), tally))
+    talks = list(read(list_files(path.parent, str(path)), tally, Claims()))
     assert tally.total("records") == tally.total("kept") + tally.total("dropped")
     return talks, tally
 
@@ -120,12 +121,15 @@ def test_both_layouts_say_the_same(tmp_path: Path, write: Any) -> None:
     steps = [e.response for e in entries if e.kind == "assistant"]
     assert steps[0] == steps[1] != steps[2] == steps[3]
     assert entries[3].calls[0].arguments == {"command": "ls"}
-    assert (talks[0].session, talks[0].links, talks[0].header) == (
+    assert (talks[0].evidence.session, talks[0].links, talks[0].header) == (
         "ses1",
         ("session:ses1",),
         "list",
     )
-    assert (talks[0].labels.role, talks[0].labels.rung) == ("witness", "cwd")
+    assert (talks[0].evidence.candidates[0].role, talks[0].evidence.candidates[0].rung) == (
+        "witness",
+        "cwd",
+    )
     for reason in ("synthetic", "thinking", "answer cut short", "step-finish"):
         assert tally.get("dropped", reason) == 1
     assert tally.get("models", "m-1") == 3
@@ -147,7 +151,7 @@ def test_rows_and_files_without_an_owner_are_counted(tmp_path: Path) -> None:
     INSERT INTO part VALUES ('p8', 'm9', 'gone', '{"type": "text", "text": "hi"}');
     """
     talks, tally = harvest(write_database(tmp_path / "a.db", TALK[:1], more=loose))
-    assert [t.session for t in talks] == ["ses1", "gone"]
+    assert [t.evidence.session for t in talks] == ["ses1", "gone"]
     assert tally.get("dropped", "part without a message") == 1
 
     root = write_folders(tmp_path / "storage", TALK[:1])
@@ -159,7 +163,7 @@ def test_rows_and_files_without_an_owner_are_counted(tmp_path: Path) -> None:
     assert len(talks) == 1
     assert tally.get("dropped", "part without a message") == 1
     assert tally.get("dropped", "side file") == 1
-    assert [(n.reason, n.detail) for n in tally.named] == [("unknown record type", "odd")]
+    assert [(n.reason, n.detail) for n in tally.named] == [("unknown type", "file {odd}")]
 
 
 def test_a_database_runs_nothing_and_is_not_written(tmp_path: Path) -> None:
@@ -173,7 +177,7 @@ def test_a_database_runs_nothing_and_is_not_written(tmp_path: Path) -> None:
     before = path.read_bytes()
     talks, tally = harvest(path)
     assert talks == []
-    assert [(n.reason, n.detail) for n in tally.named] == [("no plain opencode tables", "part")]
+    assert [(n.reason, n.detail) for n in tally.named] == [("tables missing or not plain", "part")]
 
     computed = tmp_path / "b" / "b.db"
     write_database(computed, TALK)
@@ -183,14 +187,16 @@ def test_a_database_runs_nothing_and_is_not_written(tmp_path: Path) -> None:
     db.close()
     talks, tally = harvest(computed)
     assert talks == []
-    assert [(n.reason, n.detail) for n in tally.named] == [("no plain opencode tables", "session")]
+    assert [(n.reason, n.detail) for n in tally.named] == [
+        ("tables missing or not plain", "session")
+    ]
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.db", "b"]
 
 
 def test_what_is_no_database_or_has_an_open_log_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("no database")
-    assert [n.reason for n in harvest(tmp_path / "x.db")[1].named] == ["not a database"]
+    assert [n.reason for n in harvest(tmp_path / "x.db")[1].named] == ["bad line"]
     path = write_database(tmp_path / "opencode.db", TALK)
     (tmp_path / "opencode.db-wal").write_bytes(b"1")
     talks, tally = harvest(path)
@@ -209,22 +215,62 @@ def test_columns_of_the_wrong_type_are_named(tmp_path: Path) -> None:
     talks, tally = harvest(write_database(tmp_path / "a.db", TALK[:1], more=more))
     assert len(talks[0].entries) == 2
     assert {n.reason for n in tally.named} == {
-        "column is no text", "bad line", "not an object", "unknown record type"
+        "column is no text", "bad line", "not an object", "unknown type"
     }  # fmt: skip
+
+
+def test_pages_in_a_circle_are_named_and_not_read_for_ever(tmp_path: Path) -> None:
+    path = write_database(tmp_path / "a.db", [user(text("x" * 900)) for _ in range(40)])
+    db = sqlite3.connect(path)
+    (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'part'").fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    raw = bytearray(path.read_bytes())
+    at = (root - 1) * size
+    assert raw[at] == 5  # an inner page: the last of its children becomes the page itself
+    raw[at + 8 : at + 12] = root.to_bytes(4, "big")
+    path.write_bytes(raw)
+    talks, tally = harvest(path)
+    assert talks == []
+    (named,) = tally.named
+    assert named.reason in ("damaged database", "unreadable database")
+
+
+def test_what_became_of_a_call_and_who_asked_a_sub_agent(tmp_path: Path) -> None:
+    refused = "The user rejected permission to use this specific tool call."
+    talk = [
+        user(text("go")),
+        answer(tool("c1", "error", error=refused)),
+        answer(tool("c2", output="ok"), error={"name": "MessageAbortedError"}),
+    ]
+    child = "INSERT INTO session VALUES ('ses2', 'ses1', '/x', 2);" + (
+        'INSERT INTO message VALUES (\'m9\', \'ses2\', 1, \'{"role": "user", "time": {"created": 1000}}\');'
+        "INSERT INTO part VALUES ('p9', 'm9', 'ses2', '{\"type\": \"text\", \"text\": \"hi\"}');"
+    )
+    talks, _ = harvest(write_database(tmp_path / "a.db", talk, more=child))
+    assert [(e.kind, e.model, e.mark) for e in talks[0].entries] == [
+        ("user", "", ""),
+        ("assistant", "m-1", ""),
+        ("result", "", "denied"),
+        ("assistant", "m-1", "interrupted"),
+        ("result", "", "interrupted"),
+    ]
+    assert (talks[1].evidence.parent, talks[1].entries[0].by) == ("ses1", "agent")
+    assert talks[1].evidence.started == "1970-01-01T00:00:01.000+00:00"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the sample data ../shared/data is absent")
 def test_the_fixtures_of_others_are_read(tmp_path: Path) -> None:
-    """Their names hold the folders: the tree is set up again by links."""
+    """Their names hold the folders: the tree is set up again."""
     for path in sorted((DATA / "transcripts" / "other-agents").iterdir()):
         _, found, inner = path.name.partition("~opencode~")
         if found:
             target = tmp_path / inner.replace("~", "/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path)
-    files = list_files(tmp_path, ".", (".json",))
+            target.write_bytes(path.read_bytes())
+    files = list_files(tmp_path, ".")
     tally = Tally()
-    talks = list(read(files, tally))
+    talks = list(read(files, tally, Claims()))
     assert (len(files), len(talks)) == (27, 3)
     assert tally.total("records") == 27 == tally.total("kept") + tally.total("dropped")
     assert "drift" not in tally.tables and "bad" not in tally.tables

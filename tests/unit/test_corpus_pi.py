@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gtft.corpus.claims import read_settled
 from gtft.corpus.files import list_files
 from gtft.corpus.sources.pi import read
 from gtft.corpus.tally import Tally
@@ -51,12 +52,16 @@ def test_the_trunk_is_whole_and_each_branch_starts_where_it_left(tmp_path: Path)
             answer("a3", "u3", text("good")),
         ],
     )
-    assert [t.session for t in talks] == ["s1", "s1#l1"]
+    assert [t.evidence.session for t in talks] == ["s1", "s1#l1"]
     assert [x for _, x in said(talks[0])] == ["one", "yes", "second try", "good"]
     assert [x for _, x in said(talks[1])] == ["first try", "meh"]
     assert [t.header for t in talks] == ["one", "one"]
     assert talks[0].links == talks[1].links == ("session:s1",)
-    assert (talks[1].labels.role, talks[1].labels.rig) == ("crew", "gizmo")
+    assert (talks[1].evidence.candidates[0].role, talks[1].evidence.candidates[0].rig) == (
+        "crew",
+        "gizmo",
+    )
+    assert [{e.mark for e in t.entries} for t in talks] == [{""}, {"rewound"}]
     assert dict(tally.tables["tree"]) == {"trunks": 1, "branches": 1}
 
 
@@ -177,16 +182,54 @@ def test_torn_trees_unknown_records_and_wrong_types_are_counted(tmp_path: Path) 
         "content is neither text nor blocks",
         "message is not an object",
         "repeated entry id",
-        "unknown record type",
-        "unknown record type",
+        "unknown type",
+        "unknown type",
+        "unknown type",
     ]
+
+
+def test_an_interruption_marks_the_answer_before_it(tmp_path: Path) -> None:
+    call = {"type": "toolCall", "id": "c1", "name": "sh", "arguments": {}}
+    result = {"role": "toolResult", "toolCallId": "c1", "content": "ok"}
+    (talk,), tally = harvest(
+        read,
+        tmp_path,
+        a=[
+            HEAD,
+            user("u1", None, "one"),
+            answer("a1", "u1", text("yes")),
+            user("u2", "a1", "two"),
+            answer("a2", "u2", call),
+            entry("r2", "a2", message=result),
+            answer("a3", "r2", text("half an ans"), stop="aborted"),
+            user("u3", "a3", "three"),
+            answer("a4", "u3", stop="aborted"),
+        ],
+    )
+    assert [(e.kind, e.mark) for e in talk.entries] == [
+        ("user", ""),
+        ("assistant", ""),
+        ("user", ""),
+        ("assistant", "interrupted"),
+        ("result", ""),
+        ("user", ""),
+    ]
+    assert tally.get("dropped", "answer aborted") == 2
+
+
+def test_entries_without_a_time_are_no_copies_of_those_of_another_file(tmp_path: Path) -> None:
+    def bare(words: str) -> dict[str, Any]:
+        return {k: v for k, v in user("x", None, words).items() if k != "timestamp"}
+
+    talks, _ = harvest(read, tmp_path, a=[bare("one")], b=[bare("one")])
+    assert [len(t.entries) for t in talks] == [1, 1]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the sample data ../shared/data is absent")
 @pytest.mark.parametrize("folder", ["pi", "omp"])
 def test_every_real_session_is_read(folder: str) -> None:
     tally = Tally()
-    talks = list(read(list_files(DATA, f"transcripts/{folder}", (".jsonl",)), tally))
+    talks = list(read_settled(read, list_files(DATA, f"transcripts/{folder}"), tally))
     assert dict(tally.tables["records"]) == {
         "session": 2, "message": 1904, "thinking_level_change": 108, "model_change": 6, "compaction": 2
     }  # fmt: skip

@@ -7,21 +7,23 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gtft.corpus.example import Call, Conversation, Entry, Example
-from gtft.corpus.redact import Redactor
-from gtft.corpus.segment import Limits, clip, cut
+from gtft.corpus.example import Call, Conversation, Entry
+from gtft.corpus.redaction.redactor import Redactor
+from gtft.corpus.segment import Cut, Limits, assemble, clip, cut
 from gtft.corpus.tally import Tally
 
 WIDE = Limits(window=8000, result=400)
+REDACTOR = Redactor(b"k" * 32)
 
 
 def talk(*entries: Entry, header: str = "") -> Conversation:
     return Conversation("claude-code", "a.jsonl", ("session:s",), entries, header=header)
 
 
-def examples(conversation: Conversation, limits: Limits = WIDE) -> tuple[list[Example], Tally]:
+def examples(conversation: Conversation, limits: Limits = WIDE) -> tuple[list[Cut], Tally]:
     tally = Tally()
-    return list(cut(conversation, limits, Redactor(), tally)), tally
+    units = list(assemble(conversation.entries, limits, REDACTOR, tally))
+    return list(cut(conversation, units, limits, REDACTOR, tally)), tally
 
 
 def say(line: int, words: str) -> Entry:
@@ -48,7 +50,7 @@ def test_pieces_of_one_answer_are_one_message_and_results_follow_their_calls() -
         ("Read", "two", "call-2"),
     ]
     assert [t["function"]["name"] for t in e.tools] == ["Bash", "Read"]
-    assert e.origin.lines == (1, 5)
+    assert e.lines == (1, 5)
 
 
 def test_orphans_stay_out_and_are_counted() -> None:
@@ -80,9 +82,11 @@ def test_a_tool_result_keeps_head_and_tail_and_says_what_went() -> None:
 
 
 def test_a_clip_never_cuts_a_token_or_a_placeholder() -> None:
-    text = "a " * 30 + "<SECRET:github_pat:12>" + " b" * 300
+    text = "a " * 30 + "<SECRET:github_pat:1234abcd>" + " b" * 300
     for limit in range(60, 200):
-        assert clip(text, limit).count("<SECRET:") == clip(text, limit).count("github_pat:12>")
+        assert clip(text, limit).count("<SECRET:") == clip(text, limit).count(
+            "github_pat:1234abcd>"
+        )
 
 
 def test_cuts_fall_at_compactions_and_a_summary_is_carried_as_context() -> None:
@@ -101,7 +105,7 @@ def test_later_windows_carry_the_first_prompt() -> None:
     made, _ = examples(talk(*entries, header=entries[0].text), Limits(600, 400))
     assert len(made) > 2
     assert all(e.messages[0]["content"].startswith("TASK") for e in made)
-    assert [e.origin.segment for e in made] == list(range(len(made)))
+    assert [e.number for e in made] == list(range(len(made)))
 
 
 def test_a_continued_session_starts_with_the_prompt_of_the_part_it_continues() -> None:

@@ -163,13 +163,41 @@ def test_rig_and_role_fill_the_variables_of_that_name(tmp_path: Path) -> None:
     text = text.replace('scope = ["rig:gizmo"]', 'scope = ["rig:{{rig}}", "rig:gizmo"]')
     variables = '[vars.role]\ndefault = "witness"\n\n[vars.rig]\ndefault = "gizmo"\n\n[gtft]\n'
     path.write_text(text.replace("[gtft]\n", variables, 1))
-    done = run_dispatch(tmp_path, "--rig", "gadget", "--role", "mayor", "--yes", "--json")
+    argv = ("--rig", "gadget", "--role", "mayor", "--yes", "--json")
+    refused = json.loads(run_dispatch(tmp_path, *argv).stdout)["error"]
+    assert refused["kind"] == "input"
+    assert "gtft corpus consent grant gizmo" in refused["fix"]
+    assert open_workspace(tmp_path / ".gtft").store.list_runs() == []
+    grant = ("corpus", "consent", "grant", "gizmo", "--purpose", "mayor", "--as", "mayor")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("GT_", "BD_", "BEADS_"))}
+    assert gtft(*grant, cwd=tmp_path, environ=environ).returncode == 0
+    done = run_dispatch(tmp_path, *argv)
     run_id = json.loads(done.stdout)["data"]["id"]
     run = open_workspace(tmp_path / ".gtft").store.find_run(run_id)
     assert run is not None
     assert run.recipe["variables"]["role"] == "mayor"
     assert run.recipe["recipe"]["scope"] == ["rig:gadget", "rig:gizmo"]
     assert run.recipe["sets"] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "words"),
+    [
+        ('harvest.select=["rig:gizmo", "rolle:witness"]', "usage", "rolle:witness"),
+        (
+            'harvest.sources=[{type="beads", path="beads", licence="CC-BY-ND-4.0"}]',
+            "recipe",
+            "train",
+        ),
+    ],
+)
+def test_what_a_harvest_would_stop_at_stops_the_dispatch(
+    tmp_path: Path, key: str, kind: str, words: str
+) -> None:
+    make_town(tmp_path)
+    error = json.loads(run_dispatch(tmp_path, "--set", key, "--dry-run", "--json").stdout)["error"]
+    assert error["kind"] == kind
+    assert words in error["what"]
 
 
 def test_a_key_is_set_where_there_is_no_variable_and_the_run_records_it(tmp_path: Path) -> None:

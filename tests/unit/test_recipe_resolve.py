@@ -285,6 +285,7 @@ def test_the_hash_changes_with_any_key() -> None:
             "base.nano.heads": "4",
             "base.nano.layers": "7",
             "base.nano.context": "2048",
+            "harvest.outcomes": "{ merged = 0.5 }",
             "harvest.sources": '[{ type = "beads", path = "x" }]',
             "train.max_length": "999",
             "train.lora.target_modules": '["q"]',

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import random
+import re
+import stat
 import string
-from urllib.parse import quote
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gtft.corpus import redact as redact_module
-from gtft.corpus.redact import Redactor, check_rules, find_secrets, make_canaries
-from gtft.errors import RedactionError
+from gtft.corpus.redaction import canaries, redactor
+from gtft.corpus.redaction.canaries import check_rules, make_canaries
+from gtft.corpus.redaction.engine import PLACEHOLDER
+from gtft.corpus.redaction.personal import make_pseudonym
+from gtft.corpus.redaction.redactor import RedactionConfig, Redactor, load_key, may_propagate
+from gtft.errors import InputError, RedactionError
+
+KEY = b"k" * 32
+
+
+def make_redactor(**config: tuple[str, ...]) -> Redactor:
+    return Redactor(KEY, RedactionConfig(**config))  # type: ignore[arg-type]
 
 
 def random_token(seed: int, n: int, letters: str = string.ascii_letters + string.digits) -> str:
@@ -60,11 +70,11 @@ def test_a_planted_token_is_gone_in_any_surroundings(
 ) -> None:
     token = tokens(seed)[kind]
     text = f"{before} {frame.format(token)} {after}"
-    redactor = Redactor()
+    redactor = make_redactor()
     once = redactor.redact(text)
     assert token not in once
     assert redactor.redact(once) == once
-    assert Redactor().redact(once) == once
+    assert make_redactor().redact(once) == once
 
 
 CONTEXTS = {
@@ -95,7 +105,7 @@ def test_values_without_a_form_of_their_own_go_by_their_context(name: str) -> No
     frame, length = CONTEXTS[name]
     for seed in range(20):
         value = random_token(seed, length)
-        redacted = Redactor().redact(f"x {frame.format(value)} y")
+        redacted = make_redactor().redact(f"x {frame.format(value)} y")
         assert value not in redacted, redacted
         assert "<SECRET:" in redacted
         assert redacted.endswith(" y")
@@ -104,12 +114,11 @@ def test_values_without_a_form_of_their_own_go_by_their_context(name: str) -> No
 def test_a_private_key_goes_from_header_to_footer_and_an_open_one_to_its_last_line() -> None:
     head, foot = "-----BEGIN " + "EC PRIVATE KEY-----", "-----END " + "EC PRIVATE KEY-----"
     body = "\n".join(random_token(i, 64) for i in range(5))
-    closed = Redactor().redact(f"a\n{head}\n{body}\n{foot}\nb")
-    assert closed == "a\n<SECRET:private_key:1>\nb"
-    opened = Redactor().redact(f"a\n{head}\n{body}\nshort words follow")
-    assert opened == "a\n<SECRET:private_key:1>\nshort words follow"
-    escaped = json.dumps(f"{head}\n{body}\n{foot}")
-    assert Redactor().redact(escaped) == '"<SECRET:private_key:1>"'
+    placeholder = "<SECRET:private_key:[0-9a-f]{8}>"
+    closed = make_redactor().redact(f"a\n{head}\n{body}\n{foot}\nb")
+    assert re.fullmatch(f"a\n{placeholder}\nb", closed)
+    opened = make_redactor().redact(f"a\n{head}\n{body}\nshort words follow")
+    assert re.fullmatch(f"a\n{placeholder}\nshort words follow", opened)
 
 
 STAYS = [
@@ -139,59 +148,101 @@ STAYS = [
 
 @pytest.mark.parametrize("text", STAYS)
 def test_what_only_looks_like_a_secret_stays(text: str) -> None:
-    assert Redactor().redact(text) == text
+    assert make_redactor().redact(text) == text
 
 
 def test_personal_data_gets_stable_pseudonyms_that_keep_the_shape() -> None:
-    redactor = Redactor()
+    redactor = make_redactor()
+    steve, anna = (make_pseudonym("home_user", name, KEY) for name in ("steve", "anna"))
+    one, two = (make_pseudonym("ipv4", ip, KEY) for ip in ("93.184.216.34", "93.184.216.35"))
     text = (
         "/home/steve/x /Users/anna/y C:\\Users\\steve\\z -Users-anna-Code-x "
-        "steve@corp.io Co-Authored-By: Anna <anna@corp.io> from 93.184.216.34 to 93.184.216.35"
+        "steve@corp.io Co-Authored-By: Anna Lee <anna@corp.io> from 93.184.216.34 to 93.184.216.35"
     )
     once = redactor.redact(text)
     assert once == (
-        "/home/user1/x /Users/user2/y C:\\Users\\user1\\z -Users-user2-Code-x "
-        "user1@example.com Co-Authored-By: Anna <user2@example.com> from 192.0.2.1 to 192.0.2.2"
+        f"/home/{steve}/x /Users/{anna}/y C:\\Users\\{steve}\\z -Users-{anna}-Code-x "
+        f"{steve}@example.com Co-Authored-By: {anna} <{anna}@example.com> from {one} to {two}"
     )
+    assert re.fullmatch(r"user[0-9a-f]{6}", steve) and steve != anna
     assert redactor.redact(once) == once
-    assert redactor.redact("/home/anna/w") == "/home/user2/w"
+    assert make_redactor().redact("/home/anna/w") == f"/home/{anna}/w"
+    assert Redactor(b"q" * 32).redact("/home/anna/w") != f"/home/{anna}/w"
 
 
-def test_equal_values_share_a_placeholder_and_numbers_follow_the_order_of_reading() -> None:
-    redactor = Redactor()
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        ("mailto:steve@corp.io", "steve"),
+        ('"path": "C:\\\\Users\\\\steve\\\\x"', "steve"),
+        ("see\\nsteve@corp.io\\nthen", "steve"),
+        ("ssh deploy@db1.corp.internal", "db1"),
+        ("psql -h db1.corp.internal:5432", "db1"),
+        ("Bonjour: Annas-MacBook-Pro.local", "Annas"),
+        ("steve@mill:~/town$ ls", "steve"),
+        ("2606:4700:4700::1111 answered", "4700"),
+        ("Signed-off-by: Zoë Grün <zoe@corp.io>", "Grün"),
+    ],
+)
+def test_each_kind_of_personal_data_goes(text: str, gone: str) -> None:
+    once = make_redactor().redact(text)
+    assert gone not in once
+    assert make_redactor().redact(once) == once
+
+
+def test_an_escape_before_a_name_stays_whole() -> None:
+    once = make_redactor().redact("a\\nsteve@corp.io\\tb")
+    assert re.fullmatch(r"a\\nuser[0-9a-f]{6}@example\.com\\tb", once)
+
+
+def test_chosen_names_and_hosts_go_as_whole_words_in_any_case() -> None:
+    redactor = make_redactor(names=("Zed Morrow", "zed"), hosts=("mill",))
+    once = redactor.redact("Zed Morrow asked ZED at mill, not zedoary or milling")
+    assert "Morrow" not in once and "ZED" not in once and " mill," not in once
+    assert once.endswith("not zedoary or milling")
+    assert redactor.redact(once) == once
+
+
+def test_equal_values_share_a_placeholder_that_only_the_key_gives() -> None:
     a, b = tokens(1)["github_pat"], tokens(2)["github_pat"]
-    assert redactor.redact(f"{b} {a} {b}") == (
-        "<SECRET:github_pat:1> <SECRET:github_pat:2> <SECRET:github_pat:1>"
-    )
-    assert redactor.redact(a) == "<SECRET:github_pat:2>"
+    first, second, third = make_redactor().redact(f"{b} {a} {b}").split()
+    assert first == third != second
+    assert make_redactor().redact(a) == second
+    assert Redactor(b"q" * 32).redact(a) != second
+    assert PLACEHOLDER.fullmatch(first)
 
 
-def test_a_confirmed_value_is_swept_wherever_it_stands_bare() -> None:
-    redactor = Redactor()
-    value = random_token(3, 14) + '"/' + "x9"
-    short = "hunter2x9"
-    redactor.redact_tree({"password": value, "db_password": short})
-    sweep = redactor.sweep()
-    for form in (value, json.dumps(value), quote(value, safe="")):
-        assert value not in sweep(f"it was {form} then")
-        assert "<SECRET:assigned_secret:1>" in sweep(f"it was {form} then")
-    assert sweep(f"bare {short}") == f"bare {short}"
+def test_what_a_text_becomes_does_not_hang_on_what_was_read_before() -> None:
+    value = random_token(5, 24)
+    texts = [f"postgres://app:{value}@db:5432/x", f"API_KEY={value}"]
+    forward, backward = make_redactor(), make_redactor()
+    there = [forward.redact(t) for t in texts]
+    back = [backward.redact(t) for t in reversed(texts)]
+    assert there == back[::-1]
+    assert forward.values == backward.values
 
 
 def test_a_value_under_a_telling_key_goes_whatever_it_looks_like() -> None:
-    redactor = Redactor()
+    redactor = make_redactor()
     tree = {"env": {"DB_PASSWORD": "correcthorse"}, "password_file": "/etc/x", "token": "${T}"}
-    assert redactor.redact_tree(tree) == {
-        "env": {"DB_PASSWORD": "<SECRET:assigned_secret:1>"},
-        "password_file": "/etc/x",
-        "token": "${T}",
-    }
+    cleaned = redactor.redact_tree(tree)
+    assert PLACEHOLDER.fullmatch(cleaned["env"].pop("DB_PASSWORD"))
+    assert cleaned == {"env": {}, "password_file": "/etc/x", "token": "${T}"}
+
+
+def test_words_paths_and_placeholders_are_never_propagated() -> None:
+    assert may_propagate(random_token(3, 14))
+    for value in (
+        "correcthorse", "correct-horse-battery", "Some Words Here", "/etc/ssl/private", "123456789012",
+        "<SECRET:jwt:0a1b2c3d>", "changeme-changeme", "hunter2x9",
+    ):  # fmt: skip
+        assert not may_propagate(value), value
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_redaction_of_any_text_is_idempotent(text: str) -> None:
-    redactor = Redactor()
+    redactor = make_redactor()
     once = redactor.redact(text)
     assert redactor.redact(once) == once
 
@@ -201,30 +252,78 @@ def test_redaction_of_any_text_is_idempotent(text: str) -> None:
     st.lists(
         st.sampled_from(
             ["password", "=", ": ", '"', "'", "token", "://", "@", "/home/", "a1b2c3d4e5", "\n", " ",
-             "<SECRET:jwt:1>", "Bearer ", "curl -u a:", "sk-", "machine x login y password ", "user1"]
+             "<SECRET:jwt:0a1b2c3d>", "Bearer ", "curl -u a:", "sk-", "machine x login y password ", "user1"]
         ),
         max_size=14,
     )
 )  # fmt: skip
 def test_redaction_of_pieces_of_secrets_is_idempotent(parts: list[str]) -> None:
-    redactor = Redactor()
+    redactor = make_redactor()
     once = redactor.redact("".join(parts))
     assert redactor.redact(once) == once
 
 
 def test_findings_are_spans_of_the_text() -> None:
     token = tokens(5)["github_pat"]
-    text = f"é {token} 🤝 {token}"
-    assert [text[f.start : f.end] for f in find_secrets(text)] == [token, token]
+    text = f"é {token} 🤝 {token} \ud800"
+    assert [text[f.start : f.end] for f in make_redactor().find(text)] == [token, token]
 
 
 def test_a_rule_set_that_misses_a_canary_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_rules()
-    monkeypatch.setattr(
-        redact_module, "RULES", tuple(r for r in redact_module.RULES if r.kind != "jwt")
-    )
-    with pytest.raises(RedactionError, match="planted"):
-        check_rules()
+    check_rules(make_redactor())
+    fewer = tuple(r for r in redactor.RULES if "jwt" not in r.kind)
+    monkeypatch.setattr(redactor, "RULES", fewer)
+    redactor._start_engine.cache_clear()
+    try:
+        with pytest.raises(RedactionError, match="planted"):
+            check_rules(make_redactor())
+    finally:
+        redactor._start_engine.cache_clear()
+
+
+def test_the_self_test_leaves_no_values_behind() -> None:
+    mine = make_redactor()
+    mine.redact(f"API_KEY={random_token(1, 24)}")
+    before = dict(mine.values)
+    check_rules(mine)
+    assert mine.values == before
+
+
+def test_the_digest_changes_with_the_key_the_names_and_the_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digests = {
+        make_redactor().digest,
+        Redactor(b"q" * 32).digest,
+        make_redactor(names=("zed",)).digest,
+        make_redactor(hosts=("zed",)).digest,
+    }
+    monkeypatch.setattr(redactor, "RULES", redactor.RULES[1:])
+    digests.add(make_redactor().digest)
+    assert len(digests) == 5
+    assert not any("zed" in d for d in digests)
+
+
+def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "town" / "redaction.key"
+    key = load_key(path)
+    assert len(key) == 32 and load_key(path) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["redaction.key"]
+    path.write_bytes(b"short")
+    with pytest.raises(InputError, match="not a redaction key"):
+        load_key(path)
+
+
+def test_no_value_and_no_key_in_what_is_shown_of_a_redactor() -> None:
+    mine = make_redactor()
+    token = tokens(1)["github_pat"]
+    mine.redact(token)
+    assert mine.values and token not in repr(mine) and repr(KEY) not in repr(mine)
+
+
+def test_canaries_stand_in_every_form() -> None:
+    assert len(canaries.FORMS) >= 10
 
 
 def test_every_canary_is_made_anew_and_long_enough_to_matter() -> None:

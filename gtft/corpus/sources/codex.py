@@ -1,7 +1,7 @@
 """Codex rollouts: ``~/.codex/{sessions,archived_sessions}/YYYY/MM/DD/rollout-<ts>-<id>.jsonl``.
 
 Events repeat the response items and stay out. A fork, or a second copy of a session, starts with what
-its original holds: that part is dropped, so that each turn stands once. What each field means:
+its original holds: one of them keeps that part, so that each turn stands once. What each field means:
 docs/corpus.md.
 """
 
@@ -9,22 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
-from gtft.corpus.example import Call, Conversation, Entry, Labels
+import xxhash
+from msgspec.structs import replace
+
+from gtft.corpus.claims import Claims
+from gtft.corpus.example import Call, Conversation, Entry, Mark
 from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import Row, read_rows
-from gtft.corpus.link import link_session
 from gtft.corpus.sources.block import (
-    FIRST_TEXTS,
     digest_entry,
     list_blocks,
+    name_kind,
+    note_drift,
     read_arguments,
     read_object,
     read_text,
     write_placeholder,
 )
+from gtft.corpus.sources.clues import Clues, Held, judge_author
 from gtft.corpus.tally import Tally
 
 _HARNESS = (
@@ -73,135 +77,126 @@ _EVENT_NAMES = (
     "warning stream_error background_event model_reroute account/rateLimits/updated codex/event/raw_item"
 )
 _EVENTS = frozenset(_EVENT_NAMES.split())
+# What a refused call gives back in place of a result.
+_DENIED = (
+    "exec command rejected by user",
+    "patch rejected by user",
+    "rejected by user",
+    "user rejected",
+)
+# How far back the answer before an interruption is looked for.
+_LONG_TURN = 256
+_LARGEST = 999_999_999
+_WITH_PAYLOAD = ("response_item", "event_msg")
 _ASIDE = frozenset(
     {"turn_context", "world_state", "inter_agent_communication_metadata", "ghost_snapshot", "state"}
 )
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What the head of a file says: session, the one it came from, and when it started."""
-
-    session: str
-    parent: str = ""
-    forked: bool = False
-    started: str = ""
-
-
 @dataclass
 class _Open:
-    """One rollout while it is read. ``base``: digests of the entries that its original holds."""
+    """One rollout while it is read. ``chain``: a digest of all that was said so far, from the oldest session
+    that it goes back to; equal for a copy, so a fork loses what its original keeps."""
 
-    head: _Head
-    base: list[bytes]
-    copied: int | None = 0
+    clues: Clues
+    held: Held
+    spawned: bool = False
+    named: bool = False
+    made: str = ""
+    chain: str = ""
+    said: bool = False
     kept: list[tuple[str, tuple[Entry, ...]]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    rewound: list[tuple[Entry, ...]] = field(default_factory=list)
     header: str = ""
-    cwd: str | None = None
-    agent_name: str | None = None
+    model: str = ""
     answer: int = 0
     answering: bool = False
     waiting: list[str] = field(default_factory=list)
 
 
-def read(files: Sequence[InputFile], tally: Tally) -> Iterator[Conversation]:
-    """The sessions of ``files``, one conversation each, in the order of the files.
+def read(files: Sequence[InputFile], tally: Tally, claims: Claims) -> Iterator[Conversation]:
+    """The sessions of ``files``, one conversation each, in the order of the files; turns that were taken
+    back are conversations of their own, marked ``rewound``.
 
     Tables: ``records`` (type), ``dropped`` (reason, in records), ``kept``, ``blocks``, ``models``, ``drift``.
     """
-    heads = [_read_head(file) for file in files]
-    leaders = _choose_leaders(files, heads)
-    labels: dict[str, Labels] = {}
-    for number, (file, head) in enumerate(zip(files, heads, strict=True)):
-        original = _find_original(number, heads, leaders)
-        base = [] if original is None else _digest(files[original], heads[original])
-        s = _read_session(file, head, base, tally)
-        entries = tuple(e for _, part in s.kept for e in part)
-        if not entries:
-            continue
-        found = link_session(s.texts, s.cwd, s.agent_name, labels.get(head.parent))
-        labels.setdefault(head.session, found)
-        links = [f"session:{head.session}"]
-        if head.parent:
-            links.append(f"session:{head.parent}")
-        if found.bead:
-            links.append(f"bead:{found.bead}")
-        yield Conversation(
-            source="codex",
-            file=file.name,
-            links=tuple(links),
-            entries=entries,
-            labels=found,
-            session=head.session,
-            header=s.header,
-        )
+    for file in files:
+        s = _read_session(file, tally, claims)
+        s.held.note(f"session:{s.clues.session}", _rank(s, file))
+        evidence = s.clues.write_evidence()
+        links = s.clues.list_links(evidence)
+        parts = [("", tuple(e for _, part in s.kept for e in part))]
+        parts += [(f"rewound-{n}", part) for n, part in enumerate(s.rewound, start=1)]
+        for name, entries in parts:
+            if entries:
+                yield Conversation(
+                    source="codex",
+                    file=file.name,
+                    links=links,
+                    entries=entries,
+                    evidence=s.clues.write_evidence(name) if name else evidence,
+                    header=s.header,
+                )
 
 
-def _read_head(file: InputFile) -> _Head:
-    """From the first session_meta; a fork repeats its parent's behind its own."""
-    for row in islice(read_rows(file, Tally()), 20):
-        kind, p = _unwrap(row.value)
-        if kind == "session_meta":
-            forked = read_text(p.get("forked_from_id"))
-            spawn = read_object(
-                read_object(read_object(p.get("source")).get("subagent")).get("thread_spawn")
-            )
-            session = read_text(p.get("id")) or read_text(p.get("session_id")) or file.name
-            parents = (
-                forked,
-                read_text(p.get("parent_thread_id")),
-                read_text(spawn.get("parent_thread_id")),
-                read_text(p.get("session_id")),
-            )
-            parent = next((x for x in parents if x and x != session), "")
-            started = read_text(p.get("timestamp")) or read_text(row.value.get("timestamp"))
-            return _Head(session, parent, bool(forked), started)
-    return _Head(file.name)
-
-
-def _choose_leaders(files: Sequence[InputFile], heads: Sequence[_Head]) -> dict[str, int]:
-    """The file of each session that counts: the active one, then the longest, then the first."""
-    leaders: dict[str, tuple[bool, int, int]] = {}
-    for number, (file, head) in enumerate(zip(files, heads, strict=True)):
-        size = file.path.stat().st_size if file.path.exists() else 0
-        rank = ("archived_sessions" in file.path.parts, -size, number)
-        leaders[head.session] = min(rank, leaders.get(head.session, rank))
-    return {session: rank[2] for session, rank in leaders.items()}
-
-
-def _find_original(number: int, heads: Sequence[_Head], leaders: dict[str, int]) -> int | None:
-    """The file whose entries this one repeats at its start."""
-    head = heads[number]
-    if leaders[head.session] != number:
-        return leaders[head.session]
-    parent = leaders.get(head.parent) if head.forked else None
-    # An original is older: two files can never take each other for it.
-    return parent if parent is not None and heads[parent].started < head.started else None
-
-
-def _digest(file: InputFile, head: _Head) -> list[bytes]:
-    s = _read_session(file, head, [], Tally())
-    return [digest_entry(e) for _, part in s.kept for e in part]
-
-
-def _read_session(file: InputFile, head: _Head, base: list[bytes], tally: Tally) -> _Open:
-    s = _Open(head, base)
+def _read_session(file: InputFile, tally: Tally, claims: Claims) -> _Open:
+    s = _Open(Clues(file.name), Held(claims), chain=file.name)
     for row in read_rows(file, tally):
         kind, p = _unwrap(row.value)
         inner = read_text(p.get("type")) or ("message" if "role" in p else "")
-        name = f"{kind} {inner}".strip() if kind in ("response_item", "event_msg") else kind
-        tally.add("records", name or "no type")
+        name = name_kind(f"{kind} {inner}".strip() if kind in _WITH_PAYLOAD else kind)
+        tally.add("records", name)
+        s.clues.note_time(row.value.get("timestamp", row.value.get("created_at")))
         found = _take(s, kind, inner, p, row, file, tally)
         if isinstance(found, str):
             tally.add("dropped", found)
-        elif _is_copy(s, found):
+        elif not _claim(s, found):
             tally.add("dropped", "copied history")
         else:
             s.kept.append((name, found))
     for name, _ in s.kept:
         tally.add("kept", name)
     return s
+
+
+def _rank(s: _Open, file: InputFile) -> str:
+    """An original is older than its forks; of two copies the active one counts, then the longest."""
+    archived = int("archived_sessions" in file.path.parts)
+    size = min(file.path.stat().st_size, _LARGEST) if file.path.exists() else 0
+    return f"{s.made or s.clues.started} {archived} {_LARGEST - size}"
+
+
+def _claim(s: _Open, entries: tuple[Entry, ...]) -> bool:
+    s.said = True
+    for e in entries:
+        s.chain = xxhash.xxh3_128_hexdigest(s.chain.encode("utf-8", "replace") + digest_entry(e))
+    return s.held.take(f"codex {s.chain}")
+
+
+def _take_head(s: _Open, p: dict[str, Any], file: InputFile) -> None:
+    """The first header is the session's own; a fork repeats those of its ancestors behind it."""
+    s.clues.cwd = s.clues.cwd or read_text(p.get("cwd")) or None
+    s.clues.agent_name = s.clues.agent_name or read_text(p.get("agent_nickname")) or None
+    s.clues.branch = s.clues.branch or read_text(read_object(p.get("git")).get("branch"))
+    session = read_text(p.get("id")) or read_text(p.get("session_id")) or file.name
+    if s.named:
+        s.chain = s.chain if s.said else session
+        return
+    s.named = True
+    spawn = read_object(
+        read_object(read_object(p.get("source")).get("subagent")).get("thread_spawn")
+    )
+    forked = read_text(p.get("forked_from_id"))
+    spawned = (
+        read_text(p.get("parent_thread_id")),
+        read_text(spawn.get("parent_thread_id")),
+        read_text(p.get("session_id")),
+    )
+    s.made = read_text(p.get("timestamp"))[:40]
+    s.clues.session = session
+    s.clues.parent = next((x for x in (forked, *spawned) if x and x != session), "")
+    s.spawned = bool(s.clues.parent and not forked)
+    s.chain = forked or session
 
 
 def _unwrap(r: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -219,18 +214,6 @@ def _unwrap(r: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return kind, {}
 
 
-def _is_copy(s: _Open, entries: tuple[Entry, ...]) -> bool:
-    """Is this the next thing that the original says too?"""
-    if s.copied is None:
-        return False
-    end = s.copied + len(entries)
-    if s.base[s.copied : end] == [digest_entry(e) for e in entries]:
-        s.copied = end
-        return True
-    s.copied = None
-    return False
-
-
 def _take(
     s: _Open,
     kind: str,
@@ -242,12 +225,12 @@ def _take(
 ) -> tuple[Entry, ...] | str:
     """What a record says, or the reason why it says nothing."""
     if kind == "session_meta":
-        s.cwd = s.cwd or read_text(p.get("cwd")) or None
-        s.agent_name = s.agent_name or read_text(p.get("agent_nickname")) or None
+        _take_head(s, p, file)
         return "session header"
     if kind == "turn_context":
-        s.cwd = s.cwd or read_text(p.get("cwd")) or None
-        tally.add("models", read_text(p.get("model")) or "unknown")
+        s.clues.cwd = s.clues.cwd or read_text(p.get("cwd")) or None
+        s.model = read_text(p.get("model"))
+        tally.add("models", name_kind(s.model, "unknown"))
         return kind
     if kind == "compacted":
         s.answering = False
@@ -258,8 +241,12 @@ def _take(
         if inner == "thread_rolled_back":
             _roll_back(s, p.get("num_turns"), tally)
             return "event"
+        if inner == "turn_aborted":
+            if p.get("reason", "interrupted") == "interrupted":
+                _interrupt(s)
+            return "interruption"
         if inner in _EVENTS:
-            return "interruption" if inner == "turn_aborted" else "event"
+            return "event"
     elif kind == "response_item":
         if inner == "message":
             return _take_message(s, p, row, file, tally)
@@ -271,9 +258,8 @@ def _take(
             return inner
     elif kind in _ASIDE:
         return kind
-    name = f"{kind} {inner}".strip() or "without type"
-    tally.add("drift", f"record {name}")
-    tally.name("unknown record type", file.name, row.line, name)
+    name = name_kind(f"{kind} {inner}".strip())
+    note_drift(f"record {name}", p or row.value, file, row.line, tally)
     return "unknown type"
 
 
@@ -290,11 +276,11 @@ def _take_message(
     reason = "empty"
     for b in list_blocks(content):
         kind = read_text(b.get("type"))
-        tally.add("blocks", f"{role or 'no role'} {kind}")
+        tally.add("blocks", f"{name_kind(role, 'no role')} {name_kind(kind)}")
         if kind in ("input_text", "output_text", "text"):
             text = read_text(b.get("text"))
-            if role != "assistant" and text and len(s.texts) < FIRST_TEXTS:
-                s.texts.append(text)
+            if role != "assistant":
+                s.clues.note_text(text)
             if role == "user" and text.lstrip().startswith(_HARNESS):
                 reason = "harness"
             elif text.strip():
@@ -303,19 +289,21 @@ def _take_message(
         elif kind in ("input_image", "input_audio", "input_file"):
             texts.append(write_placeholder(kind.removeprefix("input_")))
         else:
-            tally.add("drift", f"{role} block {kind or 'without type'}")
+            note_drift(f"{name_kind(role)} block {name_kind(kind)}", b, file, row.line, tally)
     if role not in ("user", "assistant"):
         return role if role in ("developer", "system") else "unknown role"
     if not texts:
         return reason
     said = "\n\n".join(texts)
     if role == "assistant":
-        return (Entry("assistant", row.line, text=said.strip(), response=_answer(s)),)
+        answer = _answer(s)
+        return (Entry("assistant", row.line, text=said.strip(), response=answer, model=s.model),)
     s.answering = False
     if summary:
         return (Entry("summary", row.line, text=said),)
     s.header = s.header or said
-    return (Entry("user", row.line, text=said),)
+    by = judge_author(said, s.clues.parent if s.spawned else "")
+    return (Entry("user", row.line, text=said, by=by),)
 
 
 def _answer(s: _Open) -> str:
@@ -323,7 +311,7 @@ def _answer(s: _Open) -> str:
     if not s.answering:
         s.answer += 1
         s.answering = True
-    return f"{s.head.session}:{s.answer}"
+    return f"{s.clues.session}:{s.answer}"
 
 
 def _take_call(s: _Open, inner: str, p: dict[str, Any], row: Row) -> tuple[Entry, ...] | str:
@@ -341,7 +329,8 @@ def _take_call(s: _Open, inner: str, p: dict[str, Any], row: Row) -> tuple[Entry
         call_id = f"line {row.line}.{row.order}"
         s.waiting.append(call_id)
     call = Call(call_id, name or "unknown", arguments)
-    return (Entry("assistant", row.line, response=_answer(s), calls=(call,)),)
+    answer = _answer(s)
+    return (Entry("assistant", row.line, response=answer, calls=(call,), model=s.model),)
 
 
 def _take_result(s: _Open, p: dict[str, Any], row: Row) -> tuple[Entry, ...] | str:
@@ -353,7 +342,10 @@ def _take_result(s: _Open, p: dict[str, Any], row: Row) -> tuple[Entry, ...] | s
         call_id = s.waiting.pop()
     s.answering = False
     text = _flatten(p.get("output", p.get("result")))
-    return (Entry("result", row.line, text=text, call_id=call_id),)
+    mark: Mark = "denied" if text.startswith(_DENIED) else ""
+    if text.startswith("aborted by user"):
+        mark = "interrupted"
+    return (Entry("result", row.line, text=text, call_id=call_id, mark=mark),)
 
 
 def _flatten(output: Any) -> str:
@@ -371,11 +363,27 @@ def _flatten(output: Any) -> str:
     return "\n".join(texts)
 
 
+def _interrupt(s: _Open) -> None:
+    """The human stopped the turn: what the model said or called last in it was cut off."""
+    response = ""
+    for i in range(len(s.kept) - 1, max(len(s.kept) - _LONG_TURN, 0) - 1, -1):
+        name, entries = s.kept[i]
+        last = entries[-1]
+        if last.kind == "assistant" and not last.mark and response in ("", last.response):
+            response = last.response
+            s.kept[i] = (name, tuple(replace(e, mark="interrupted") for e in entries))
+        elif last.kind != "result" or last.mark or response:
+            return
+
+
 def _roll_back(s: _Open, turns: Any, tally: Tally) -> None:
     """The human took back the last turns: what they hold was rejected."""
     left = turns if isinstance(turns, int) and not isinstance(turns, bool) else 0
+    taken: list[tuple[Entry, ...]] = []
     while left > 0 and s.kept:
-        _, entries = s.kept.pop()
-        tally.add("dropped", "rolled back")
+        name, entries = s.kept.pop()
+        tally.add("kept", name)
+        taken.append(tuple(replace(e, mark="rewound") for e in entries))
         left -= any(e.kind == "user" for e in entries)
+    s.rewound.append(tuple(e for part in reversed(taken) for e in part))
     s.answering = False

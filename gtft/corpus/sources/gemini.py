@@ -7,21 +7,26 @@ object. A chat names no folder. What each field means: docs/corpus.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gtft.corpus.example import Call, Conversation, Entry, Labels
+from msgspec.structs import replace
+
+from gtft.corpus.claims import Claims
+from gtft.corpus.example import Call, Conversation, Entry, Mark
 from gtft.corpus.files import InputFile, open_input
 from gtft.corpus.jsonl import Row, read_document, read_rows
-from gtft.corpus.link import link_session
 from gtft.corpus.sources.block import (
-    FIRST_TEXTS,
+    digest_value,
     list_blocks,
+    name_kind,
+    note_drift,
     read_object,
     read_text,
     write_placeholder,
 )
+from gtft.corpus.sources.clues import Clues, Held, judge_author
 from gtft.corpus.tally import Tally
 
 _HARNESS = (
@@ -49,53 +54,51 @@ class _Said:
 
 @dataclass
 class _Open:
-    """One chat while its file is read. ``said``: messages by id, in their order."""
+    """One chat while its file is read. ``said``: messages by id, in their order; ``rewound``: what was
+    taken back, together."""
 
-    session: str
+    clues: Clues
+    held: Held
     kind: str = ""
-    parent: str = ""
     said: dict[str, _Said] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    rewound: list[dict[str, _Said]] = field(default_factory=list)
     header: str = ""
     number: int = 0
 
 
-def read(files: Sequence[InputFile], tally: Tally) -> Iterator[Conversation]:
-    """The chats of ``files``, one conversation each; those of sub-agents behind their parents'.
+def read(files: Sequence[InputFile], tally: Tally, claims: Claims) -> Iterator[Conversation]:
+    """The chats of ``files``, one conversation each; messages that were taken back are conversations of
+    their own, marked ``rewound``.
 
     Tables: ``records`` (type), ``dropped`` (reason, in records), ``kept``, ``blocks``, ``models``, ``drift``.
     """
-    seen: set[str] = set()
-    labels: dict[str, Labels] = {}
-    # A sub-agent's chat stands in a folder that is named after its parent's session.
-    for file in sorted(files, key=lambda f: len(f.path.parts)):
-        s = _Open(file.name)
+    for file in files:
+        s = _Open(Clues(file.name), Held(claims))
         rows = read_document if _is_document(file) else read_rows
         for row in rows(file, tally):
             _take(s, row, file, tally)
-        folder = file.path.parent.name
-        if folder != s.session and (s.kind == "subagent" or folder in labels):
-            s.parent = folder
-        _finish(s, file, seen, tally)
-        if not s.entries:
-            continue
-        found = link_session(s.texts, None, None, labels.get(s.parent))
-        labels.setdefault(s.session, found)
-        links = [f"session:{s.session}"]
-        if s.parent:
-            links.append(f"session:{s.parent}")
-        if found.bead:
-            links.append(f"bead:{found.bead}")
-        yield Conversation(
-            source="gemini",
-            file=file.name,
-            links=tuple(links),
-            entries=tuple(s.entries),
-            labels=found,
-            session=s.session,
-            header=s.header,
-        )
+        folder = file.path.parent
+        # A sub-agent's chat stands in a folder that is named after its parent's session.
+        nested = s.kind == "subagent" or folder.parent.name == "chats"
+        if nested and folder.name != s.clues.session:
+            s.clues.parent = folder.name
+        parts = [("", _finish(s, "", s.said, file, tally))]
+        for n, said in enumerate(s.rewound, start=1):
+            name = f"rewound-{n}"
+            entries = _finish(s, name, said, file, tally)
+            parts.append((name, [replace(e, mark="rewound") for e in entries]))
+        s.held.note(f"session:{s.clues.session}")
+        for name, entries in parts:
+            if entries:
+                evidence = s.clues.write_evidence(name)
+                yield Conversation(
+                    source="gemini",
+                    file=file.name,
+                    links=s.clues.list_links(evidence),
+                    entries=tuple(entries),
+                    evidence=evidence,
+                    header=s.header,
+                )
 
 
 def _is_document(file: InputFile) -> bool:
@@ -112,7 +115,7 @@ def _take(s: _Open, row: Row, file: InputFile, tally: Tally) -> None:
     line = row.line
     if "$rewindTo" in r:
         _count(tally, "$rewindTo", "order")
-        _rewind(s, read_text(r["$rewindTo"]), tally)
+        _rewind(s, read_text(r["$rewindTo"]))
     elif "$set" in r:
         _count(tally, "$set", "order")
         said = read_object(r["$set"]).get("messages")
@@ -123,7 +126,7 @@ def _take(s: _Open, row: Row, file: InputFile, tally: Tally) -> None:
         _take_header(s, r)
         model = read_text(read_object(r.get("meta")).get("model"))
         if model:
-            tally.add("models", model)
+            tally.add("models", name_kind(model))
         for message in r.get("messages") or r.get("history") or ():
             _add(s, message, line, file, tally)
     elif "sessionId" in r and "type" not in r and "role" not in r:
@@ -134,8 +137,9 @@ def _take(s: _Open, row: Row, file: InputFile, tally: Tally) -> None:
 
 
 def _take_header(s: _Open, r: dict[str, Any]) -> None:
-    s.session = read_text(r.get("sessionId")) or s.session
+    s.clues.session = read_text(r.get("sessionId")) or s.clues.session
     s.kind = read_text(r.get("kind")) or s.kind
+    s.clues.note_time(r.get("startTime"))
 
 
 def _count(tally: Tally, record: str, reason: str) -> None:
@@ -150,7 +154,8 @@ def _add(s: _Open, message: Any, line: int, file: InputFile, tally: Tally) -> No
         _count(tally, "no type", "wrong shape")
         return
     kind = read_text(message.get("type")) or read_text(message.get("role"))
-    tally.add("records", kind or "no type")
+    tally.add("records", name_kind(kind))
+    s.clues.note_time(message.get("timestamp"))
     key = read_text(message.get("id")) or f"number {s.number}"
     before = s.said.get(key)
     if before is not None:
@@ -160,21 +165,27 @@ def _add(s: _Open, message: Any, line: int, file: InputFile, tally: Tally) -> No
     s.said[key] = _Said(kind, number, message)
 
 
-def _rewind(s: _Open, target: str, tally: Tally) -> None:
+def _rewind(s: _Open, target: str) -> None:
     """Upstream forgets everything when it does not know the message."""
-    ids = list(s.said)
-    for key in ids[ids.index(target) if target in s.said else 0 :]:
-        if not s.said.pop(key).boundary:
-            tally.add("dropped", "rewound")
+    taken: list[str] = []
+    for key in reversed(s.said):
+        taken.append(key)
+        if key == target:
+            break
+    _take_back(s, reversed(taken))
+
+
+def _take_back(s: _Open, keys: Iterable[str]) -> None:
+    taken = {key: s.said.pop(key) for key in keys}
+    s.rewound.append({key: said for key, said in taken.items() if not said.boundary})
 
 
 def _set_anew(s: _Open, said: list[Any], line: int, file: InputFile, tally: Tally) -> None:
     """A rollback when the list is a part of what stands; else a compression: a new context starts."""
     ids = [read_text(read_object(m).get("id")) for m in said]
     if ids and all(i in s.said for i in ids):
-        for key in s.said.keys() - set(ids):
-            if not s.said.pop(key).boundary:
-                tally.add("dropped", "rewound")
+        kept = set(ids)
+        _take_back(s, [key for key in s.said if key not in kept])
         return
     if s.said:
         s.said[f"boundary {s.number}"] = _Said("", max(line, s.number), {}, boundary=True)
@@ -183,31 +194,38 @@ def _set_anew(s: _Open, said: list[Any], line: int, file: InputFile, tally: Tall
             _add(s, message, line, file, tally)
 
 
-def _finish(s: _Open, file: InputFile, seen: set[str], tally: Tally) -> None:
-    """What is left of the chat, as entries."""
-    for key, said in s.said.items():
-        if said.boundary:
-            s.entries.append(Entry("boundary", said.number))
-            continue
-        mark = f"{s.session} {key}"
-        if not key.startswith("number ") and mark in seen:
+def _finish(
+    s: _Open, part: str, said: dict[str, _Said], file: InputFile, tally: Tally
+) -> list[Entry]:
+    """What the messages of a part say, as entries."""
+    entries: list[Entry] = []
+    for key, message in said.items():
+        if message.boundary:
+            entries.append(Entry("boundary", message.number))
+        elif not s.held.take(_name(s, part, key, message)):
             tally.add("dropped", "repeated message")
-            continue
-        seen.add(mark)
-        reason = _convert(s, key, said, file, tally)
-        if reason:
-            tally.add("dropped", reason)
         else:
-            tally.add("kept", said.kind)
+            found = _convert(s, key, message, file, tally)
+            if isinstance(found, str):
+                tally.add("dropped", found)
+            else:
+                tally.add("kept", message.kind)
+                entries += found
+    return entries
 
 
-def _convert(s: _Open, key: str, said: _Said, file: InputFile, tally: Tally) -> str:
+def _name(s: _Open, part: str, key: str, said: _Said) -> str:
+    """Equal for copies of a message. One without an id is known by what it says."""
+    content = digest_value(said.value).hex() if key.startswith("number ") else ""
+    return f"gemini {s.clues.session} {part} {key} {content}"
+
+
+def _convert(s: _Open, key: str, said: _Said, file: InputFile, tally: Tally) -> list[Entry] | str:
     m = said.value
     if said.kind in _ASIDE:
         return said.kind
     if said.kind != "user" and said.kind not in _ANSWERS:
-        tally.add("drift", f"record {said.kind or 'without type'}")
-        tally.name("unknown record type", file.name, said.number, said.kind)
+        note_drift(f"record {name_kind(said.kind)}", m, file, said.number, tally)
         return "unknown type"
     content = m.get("content", m.get("parts"))
     if content is not None and not isinstance(content, str | list | dict):
@@ -223,8 +241,8 @@ def _convert(s: _Open, key: str, said: _Said, file: InputFile, tally: Tally) -> 
         kind, text = _read_part(b)
         tally.add("blocks", f"{said.kind} {kind}")
         if kind == "text" and text.strip():
-            if not answers and len(s.texts) < FIRST_TEXTS:
-                s.texts.append(text)
+            if not answers:
+                s.clues.note_text(text)
             if not answers and text.lstrip().startswith(_HARNESS):
                 reason = "harness"
             else:
@@ -241,33 +259,51 @@ def _convert(s: _Open, key: str, said: _Said, file: InputFile, tally: Tally) -> 
         elif kind == "thought":
             reason = "thinking only"
         elif kind not in ("text", "executableCode", "codeExecutionResult"):
-            tally.add("drift", f"{said.kind} block {kind}")
+            note_drift(f"{said.kind} block", b, file, said.number, tally)
     for n, c in enumerate(list_blocks(m.get("toolCalls"))):
         call = _read_call(c, f"{key} tool {n}")
         calls.append(call)
-        tally.add("blocks", f"{said.kind} tool {read_text(c.get('status')) or 'without status'}")
+        status = read_text(c.get("status"))
+        tally.add("blocks", f"{said.kind} tool {name_kind(status, 'without status')}")
         output = _read_result(c)
         if output is not None:
-            results.append(Entry("result", said.number, text=output, call_id=call.id))
+            mark = _judge_result(status, output)
+            results.append(Entry("result", said.number, output, call_id=call.id, mark=mark))
     if m.get("thoughts"):
         reason = "thinking only" if reason == "empty" else reason
         tally.add("blocks", f"{said.kind} thoughts")
     entries: list[Entry] = []
     if answers:
-        tally.add("models", read_text(m.get("model")) or "unknown")
+        model = read_text(m.get("model"))
+        tally.add("models", name_kind(model, "unknown"))
         if texts or calls:
-            text = "\n\n".join(t.strip() for t in texts)
-            response = f"{s.session}:{key}"
             entries.append(
-                Entry("assistant", said.number, text, response=response, calls=tuple(calls))
+                Entry(
+                    "assistant",
+                    said.number,
+                    "\n\n".join(t.strip() for t in texts),
+                    response=f"{s.clues.session}:{key}",
+                    calls=tuple(calls),
+                    model=model,
+                )
             )
     elif texts:
         text = "\n\n".join(texts)
-        entries.append(Entry("summary" if summary else "user", said.number, text))
+        by = judge_author(text, s.clues.parent)
+        entries.append(
+            Entry("summary", said.number, text)
+            if summary
+            else Entry("user", said.number, text, by=by)
+        )
         s.header = s.header or ("" if summary else text)
-    entries += results
-    s.entries += entries
-    return "" if entries else reason
+    return [*entries, *results] or reason
+
+
+def _judge_result(status: str, output: str) -> Mark:
+    """A call that was not run: the human refused it, or stopped the turn."""
+    if status != "cancelled":
+        return ""
+    return "denied" if "did not allow" in output else "interrupted"
 
 
 def _read_part(b: dict[str, Any]) -> tuple[str, str]:

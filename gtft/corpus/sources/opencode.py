@@ -1,8 +1,7 @@
 """opencode: the database ``~/.local/share/opencode/opencode.db``, and the older folders of small files.
 
-Older: ``storage/{session/<project>,message/<session>,part/<message>}/*.json``, known by their keys. A
-database is opened read-only and immutable, and nothing but SELECT on plain tables is let through: a file
-from elsewhere can run nothing. What each field means: docs/corpus.md.
+Older: ``storage/{session/<project>,message/<session>,part/<message>}/*.json``, known by their keys.
+What each field means: docs/corpus.md.
 """
 
 from __future__ import annotations
@@ -11,30 +10,33 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from gtft.corpus.example import Call, Conversation, Entry, Labels
-from gtft.corpus.files import InputFile, open_input
-from gtft.corpus.jsonl import LONGEST_LINE, decode_objects, read_document
-from gtft.corpus.link import link_session
+from msgspec.structs import replace
+
+from gtft.corpus.claims import Claims
+from gtft.corpus.example import Call, Conversation, Entry, Mark
+from gtft.corpus.files import InputFile, read_head
+from gtft.corpus.jsonl import decode_objects, read_document
 from gtft.corpus.sources.block import (
-    FIRST_TEXTS,
+    name_kind,
+    note_drift,
     read_arguments,
     read_object,
     read_text,
     write_placeholder,
 )
+from gtft.corpus.sources.clues import Clues, judge_author
+from gtft.corpus.sources.database import BROKEN, DATABASE, name_error, open_database
 from gtft.corpus.tally import Tally
 
-_MAGIC = b"SQLite format 3\x00"
 _TABLES = ("session", "message", "part")
 _ASIDE = frozenset({"step-finish", "snapshot", "patch", "agent", "retry", "subtask"})
 # What else stands in the folder: it says nothing, and one of it holds keys.
 _SIDE_FILES = frozenset(
     {"session_diff", "session_share", "todo", "project", "permission", "auth.json", "mcp-auth.json"}
 )
+_DENIED = ("The user rejected permission", "The user has rejected permission")
 _DONE = frozenset({"completed", "success"})
 
 _HOMELESS = (
@@ -50,12 +52,9 @@ Key = tuple[int, str]
 class _Open:
     """One session while it is read; ``file`` is where its messages stand."""
 
-    session: str
-    parent: str
-    cwd: str | None
+    clues: Clues
     file: InputFile
     entries: list[Entry] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
     header: str = ""
     step: int = 0
 
@@ -70,67 +69,48 @@ class _Index:
     known: set[str] = field(default_factory=set)
 
 
-def read(files: Sequence[InputFile], tally: Tally) -> Iterator[Conversation]:
+def read(files: Sequence[InputFile], tally: Tally, claims: Claims) -> Iterator[Conversation]:
     """The sessions of databases, in the order of the files, then those of the older folders.
 
     Tables: ``records`` (kind of row), ``dropped`` (reason, in rows), ``kept``, ``blocks``, ``models``,
     ``drift``. A line of an entry is the number of its message in the session.
     """
-    labels: dict[str, Labels] = {}
     done: set[str] = set()
     loose: list[InputFile] = []
     for file in files:
         if _is_database(file):
             for s in _read_database(file, done, tally):
-                yield from _finish(s, labels)
-        elif not file.path.name.endswith(".db"):
-            loose.append(file)
+                yield from _finish(s)
         else:
-            tally.name("not a database", file.name, 1)
+            loose.append(file)
     for s in _read_folders(loose, done, tally):
-        yield from _finish(s, labels)
+        yield from _finish(s)
 
 
-def _finish(s: _Open, labels: dict[str, Labels]) -> Iterator[Conversation]:
-    if not s.entries:
-        return
-    found = link_session(s.texts, s.cwd, None, labels.get(s.parent))
-    labels.setdefault(s.session, found)
-    links = [f"session:{s.session}"]
-    if s.parent:
-        links.append(f"session:{s.parent}")
-    if found.bead:
-        links.append(f"bead:{found.bead}")
-    yield Conversation(
-        source="opencode",
-        file=s.file.name,
-        links=tuple(links),
-        entries=tuple(s.entries),
-        labels=found,
-        session=s.session,
-        header=s.header,
-    )
+def _finish(s: _Open) -> Iterator[Conversation]:
+    if s.entries:
+        evidence = s.clues.write_evidence()
+        yield Conversation(
+            source="opencode",
+            file=s.file.name,
+            links=s.clues.list_links(evidence),
+            entries=tuple(s.entries),
+            evidence=evidence,
+            header=s.header,
+        )
 
 
 def _is_database(file: InputFile) -> bool:
-    with open_input(file) as f:
-        return f.read(len(_MAGIC)) == _MAGIC
+    return read_head(file, len(DATABASE)) == DATABASE
 
 
 def _read_database(file: InputFile, done: set[str], tally: Tally) -> Iterator[_Open]:
     """Session by session. What is wrong with the database is named; what can be read of it stays."""
-    log = Path(f"{file.path}-wal")
-    if log.is_file() and log.stat().st_size:
-        tally.name("write-ahead log not read: close opencode first", file.name, 1)
-    uri = f"file:{quote(str(file.path.resolve()))}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as db:
-            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_LINE)
-            db.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            db.row_factory = sqlite3.Row
-            if not _has_tables(db, file, tally):
-                return
-            db.set_authorizer(_authorize)
+    db = open_database(file, _TABLES, tally)
+    if db is None:
+        return
+    with closing(db):
+        try:
             for row in db.execute("SELECT * FROM session ORDER BY time_created, id"):
                 tally.add("records", "session")
                 tally.add("dropped", "session header")
@@ -146,31 +126,8 @@ def _read_database(file: InputFile, done: set[str], tally: Tally) -> Iterator[_O
             for _ in db.execute(_LOOSE):
                 tally.add("records", "part")
                 tally.add("dropped", "part without a message")
-    except sqlite3.Error as e:
-        _name_error(e, file, tally)
-
-
-def _name_error(e: sqlite3.Error, file: InputFile, tally: Tally) -> None:
-    """By its kind alone: the words of an error may quote the file."""
-    tally.name("unreadable database", file.name, 1, type(e).__name__)
-
-
-def _authorize(action: int, *_: str | None) -> int:
-    allowed = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
-    return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
-
-
-def _has_tables(db: sqlite3.Connection, file: InputFile, tally: Tally) -> bool:
-    """Plain tables only: a view, a virtual table or a computed column would run what the file says."""
-    listed = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
-    plain = {r["name"] for r in listed if str(r["sql"]).upper().startswith("CREATE TABLE")}
-    missing = [t for t in _TABLES if t not in plain]
-    for table in plain.intersection(_TABLES):
-        if any(column["hidden"] for column in db.execute(f"PRAGMA table_xinfo({table})")):
-            missing.append(table)
-    if missing:
-        tally.name("no plain opencode tables", file.name, 1, ",".join(sorted(missing)))
-    return not missing
+        except BROKEN as e:
+            name_error(e, file, tally)
 
 
 def _open_session(row: dict[str, Any], file: InputFile, done: set[str]) -> _Open | None:
@@ -179,21 +136,21 @@ def _open_session(row: dict[str, Any], file: InputFile, done: set[str]) -> _Open
         return None
     done.add(session)
     parent = read_text(row.get("parent_id")) or read_text(row.get("parentID"))
-    return _Open(session, parent, read_text(row.get("directory")) or None, file)
+    return _Open(Clues(session, parent, read_text(row.get("directory")) or None), file)
 
 
 def _read_messages(db: sqlite3.Connection, s: _Open, tally: Tally) -> None:
     query = "SELECT id, data FROM message WHERE session_id = ? ORDER BY time_created, id"
     inner = "SELECT data FROM part WHERE message_id = ? ORDER BY id"
     try:
-        for number, row in enumerate(db.execute(query, (s.session,)), start=1):
+        for number, row in enumerate(db.execute(query, (s.clues.session,)), start=1):
             columns = [part["data"] for part in db.execute(inner, (row["id"],))]
             said = _decode(row["data"], s.file, number, tally)
             parts = [_decode(data, s.file, number, tally) for data in columns]
             tally.add("records", f"message {read_text(said.get('role'))}".strip())
             _take(s, read_text(row["id"]), said, parts, number, tally)
-    except sqlite3.Error as e:
-        _name_error(e, s.file, tally)
+    except BROKEN as e:
+        name_error(e, s.file, tally)
 
 
 def _decode(data: Any, file: InputFile, line: int, tally: Tally) -> dict[str, Any]:
@@ -255,8 +212,7 @@ def _index(files: Sequence[InputFile], tally: Tally) -> _Index:
         else:
             tally.add("records", "unknown")
             tally.add("dropped", "unknown type")
-            tally.add("drift", "file of unknown shape")
-            tally.name("unknown record type", file.name, 1, ",".join(sorted(value)[:8]))
+            note_drift("file", value, file, 1, tally)
     for message in index.parts.keys() - index.known:
         tally.add("records", "part", len(index.parts[message]))
         tally.add("dropped", "part without a message", len(index.parts[message]))
@@ -274,21 +230,22 @@ def _take(
     """A message and its parts. Each step of an answer is an answer of its own."""
     role = read_text(m.get("role"))
     if role not in ("user", "assistant"):
-        tally.add("drift", f"role {role or 'missing'}")
-        tally.name("unknown record type", s.file.name, number, f"message {role}")
+        note_drift(f"message {name_kind(role, 'without role')}", m, s.file, number, tally)
         tally.add("dropped", "unknown role")
         role = ""
     else:
         tally.add("kept", f"message {role}")
+        times = read_object(m.get("time"))
+        s.clues.note_time(times.get("created"))
+        s.clues.note_time(times.get("completed"))
     if role == "assistant":
-        model = read_object(m.get("model"))
-        name = read_text(m.get("modelID")) or read_text(model.get("modelID"))
-        tally.add("models", name or "unknown")
-        s.cwd = s.cwd or read_text(read_object(m.get("path")).get("cwd")) or None
+        tally.add("models", name_kind(_read_model(m), "unknown"))
+        s.clues.cwd = s.clues.cwd or read_text(read_object(m.get("path")).get("cwd")) or None
     s.step += 1
     failed = role == "assistant" and bool(m.get("error"))
+    stopped = failed and read_object(m.get("error")).get("name") == "MessageAbortedError"
     for p in parts:
-        kind = read_text(p.get("type")) or "no type"
+        kind = name_kind(p.get("type"))
         tally.add("records", f"part {kind}")
         tally.add("blocks", f"{role or 'no role'} {kind}")
         found = _take_part(s, p, role, key, m, number, tally) if role else "unknown role"
@@ -299,7 +256,11 @@ def _take(
             tally.add("dropped", found)
         else:
             tally.add("kept", f"part {kind}")
-            s.entries += found
+            s.entries += [_interrupt(e) for e in found] if stopped else found
+
+
+def _interrupt(e: Entry) -> Entry:
+    return e if e.mark or e.kind == "boundary" else replace(e, mark="interrupted")
 
 
 def _take_part(
@@ -313,25 +274,26 @@ def _take_part(
 ) -> list[Entry] | str:
     """What a part says, or the reason why it says nothing."""
     kind = read_text(p.get("type"))
-    response = f"{s.session}:{key}:{s.step}"
+    response = f"{s.clues.session}:{key}:{s.step}"
     if kind == "text":
         text = read_text(p.get("text"))
         if p.get("ignored") is True:
             return "not in context"
-        if role == "user" and text and len(s.texts) < FIRST_TEXTS:
-            s.texts.append(text)
+        if role == "user":
+            s.clues.note_text(text)
         if p.get("synthetic") is True:
             return "synthetic"
         if not text.strip():
             return "empty"
         if role == "user":
             s.header = s.header or text
-            return [Entry("user", number, text)]
+            return [Entry("user", number, text, by=judge_author(text, s.clues.parent))]
         if m.get("summary") is True:
             return [Entry("summary", number, text)]
-        return [Entry("assistant", number, text.strip(), response=response)]
+        model = _read_model(m)
+        return [Entry("assistant", number, text.strip(), response=response, model=model)]
     if kind == "tool":
-        return _take_tool(p, response, number, tally)
+        return _take_tool(p, response, _read_model(m), number, tally)
     if kind == "file":
         if role != "user":
             return kind
@@ -347,20 +309,29 @@ def _take_part(
         return kind
     if kind in _ASIDE:
         return kind
-    tally.add("drift", f"part {kind or 'without type'}")
-    tally.name("unknown record type", s.file.name, number, f"part {kind}")
+    note_drift(f"part {name_kind(kind)}", p, s.file, number, tally)
     return "unknown type"
 
 
-def _take_tool(p: dict[str, Any], response: str, number: int, tally: Tally) -> list[Entry] | str:
+def _read_model(m: dict[str, Any]) -> str:
+    return read_text(m.get("modelID")) or read_text(read_object(m.get("model")).get("modelID"))
+
+
+def _take_tool(
+    p: dict[str, Any], response: str, model: str, number: int, tally: Tally
+) -> list[Entry] | str:
     state = read_object(p.get("state"))
     status = read_text(state.get("status"))
     call_id = read_text(p.get("callID")) or read_text(p.get("id")) or f"{response}:{number}"
     call = Call(call_id, read_text(p.get("tool")) or "unknown", read_arguments(state.get("input")))
-    entries = [Entry("assistant", number, response=response, calls=(call,))]
-    tally.add("blocks", f"tool {status or 'without status'}")
+    entries = [Entry("assistant", number, response=response, calls=(call,), model=model)]
+    tally.add("blocks", f"tool {name_kind(status, 'without status')}")
     if status in _DONE:
         entries.append(Entry("result", number, read_text(state.get("output")), call_id=call_id))
     elif status == "error":
-        entries.append(Entry("result", number, read_text(state.get("error")), call_id=call_id))
+        said = read_text(state.get("error"))
+        mark: Mark = "denied" if said.startswith(_DENIED) else ""
+        if said.startswith("Tool execution aborted"):
+            mark = "interrupted"
+        entries.append(Entry("result", number, said, call_id=call_id, mark=mark))
     return entries

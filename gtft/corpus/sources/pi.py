@@ -7,25 +7,27 @@ with copies of the entries of its original: they are kept once. What each field 
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gtft.artifact import canonical_json
-from gtft.corpus.example import Call, Conversation, Entry, Labels
+from msgspec.structs import replace as set_mark
+
+from gtft.corpus.claims import Claims
+from gtft.corpus.example import Call, Conversation, Entry
 from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import Row, read_rows
-from gtft.corpus.link import link_session
 from gtft.corpus.sources.block import (
-    FIRST_TEXTS,
+    digest_value,
     list_blocks,
+    name_kind,
+    note_drift,
     read_arguments,
     read_text,
     write_placeholder,
 )
+from gtft.corpus.sources.clues import FIRST_TEXTS, Clues, Held, judge_author
 from gtft.corpus.tally import Tally
 
 _ASIDE_NAMES = (
@@ -34,6 +36,8 @@ _ASIDE_NAMES = (
     "credential_pin"
 )
 _ASIDE = frozenset(_ASIDE_NAMES.split())
+# How far back the answer before an interruption is looked for.
+_SHORT_TURN = 64
 _CUT_SHORT = frozenset({"aborted", "error"})
 _SESSION_FILE = re.compile(r"_([0-9a-fA-F-]{8,64})\.jsonl$")
 
@@ -55,39 +59,40 @@ class _Node:
 class _Open:
     """One session while its file is read."""
 
-    session: str
-    parent: str = ""
-    cwd: str | None = None
+    clues: Clues
+    held: Held
     tree: dict[str, _Node] = field(default_factory=dict)
     last: str | None = None
-    shared: set[str] = field(default_factory=set)
 
 
-def read(files: Sequence[InputFile], tally: Tally) -> Iterator[Conversation]:
-    """The sessions of ``files`` and their branches, in the order of the files.
+def read(files: Sequence[InputFile], tally: Tally, claims: Claims) -> Iterator[Conversation]:
+    """The sessions of ``files`` and their branches, in the order of the files. A branch that the session did
+    not go on from is marked ``rewound``.
 
     Tables: ``records`` (type), ``dropped`` (reason, in records), ``kept``, ``blocks``, ``models``,
     ``tree``, ``drift``.
     """
-    owners: dict[bytes, tuple[str, str, int]] = {}
-    labels: dict[str, Labels] = {}
     for file in files:
-        s = _Open(file.name)
+        s = _Open(Clues(file.name), Held(claims))
         for row in read_rows(file, tally):
-            kind = read_text(row.value.get("type")) or "no type"
+            kind = name_kind(row.value.get("type"))
             tally.add("records", kind)
+            s.clues.note_time(row.value.get("timestamp"))
             found = _take(s, row, file, tally)
             entries = () if isinstance(found, str) else found
             node = _Node(None, entries, *_read_prompt(row, entries))
-            if entries and _is_copy(s, row, file, owners):
+            if entries and not s.held.take(_name(row, file)):
                 found, node = "copied history", replace(node, entries=())
             if isinstance(found, str):
                 tally.add("dropped", found)
             else:
                 tally.add("kept", kind)
+            if found == "answer aborted":
+                _interrupt(s)
             if kind != "session":
                 _plant(s, row, node, file, tally)
-        yield from _walk(s, file, labels, tally)
+        s.held.note(f"session:{s.clues.session}", s.clues.started)
+        yield from _walk(s, file, tally)
 
 
 def _take(s: _Open, row: Row, file: InputFile, tally: Tally) -> tuple[Entry, ...] | str:
@@ -95,19 +100,18 @@ def _take(s: _Open, row: Row, file: InputFile, tally: Tally) -> tuple[Entry, ...
     r = row.value
     kind = read_text(r.get("type"))
     if kind == "session":
-        s.session = read_text(r.get("id")) or s.session
-        s.cwd = s.cwd or read_text(r.get("cwd")) or None
+        s.clues.session = read_text(r.get("id")) or s.clues.session
+        s.clues.cwd = s.clues.cwd or read_text(r.get("cwd")) or None
         origin = read_text(r.get("parentSession")) or read_text(r.get("branchedFrom"))
         named = _SESSION_FILE.search(origin)
-        s.parent = named[1] if named else origin.rpartition("/")[2]
+        s.clues.parent = named[1] if named else origin.rpartition("/")[2]
         return "session header"
     if kind in _ASIDE:
         return kind
     if kind == "reset_boundary":
         return (Entry("boundary", row.line),)
     if kind not in ("message", "compaction", "branch_summary", "custom_message"):
-        tally.add("drift", f"record {kind or 'without type'}")
-        tally.name("unknown record type", file.name, row.line, kind)
+        note_drift(f"record {name_kind(kind)}", r, file, row.line, tally)
         return "unknown type"
     if kind == "compaction":
         text = read_text(r.get("summary"))
@@ -125,19 +129,12 @@ def _take(s: _Open, row: Row, file: InputFile, tally: Tally) -> tuple[Entry, ...
     return _take_message(s, message, row, file, tally)
 
 
-def _is_copy(
-    s: _Open, row: Row, file: InputFile, owners: dict[bytes, tuple[str, str, int]]
-) -> bool:
-    """Has an entry been met before? A copy keeps its time, but may have another id."""
+def _name(row: Row, file: InputFile) -> str:
+    """Equal for copies of an entry: a copy keeps its time, but may have another id."""
     if not read_text(row.value.get("timestamp")):
-        return False
+        return f"pi {file.name} {row.order}"
     same = {k: v for k, v in row.value.items() if k not in ("id", "parentId")}
-    text = canonical_json(same).encode("utf-8", "replace")
-    here = (s.session, file.name, row.order)
-    owner = owners.setdefault(hashlib.blake2b(text, digest_size=8).digest(), here)
-    if owner != here and owner[0] != s.session:
-        s.shared.add(owner[0])
-    return owner != here
+    return f"pi {digest_value(same).hex()}"
 
 
 def _read_prompt(row: Row, entries: tuple[Entry, ...]) -> tuple[str, bool]:
@@ -161,7 +158,7 @@ def _take_message(
     if role in ("custom", "hookMessage", "developer", "fileMention"):
         return "harness"
     if role not in ("user", "assistant", "toolResult"):
-        tally.add("drift", f"role {role or 'missing'}")
+        note_drift(f"role {name_kind(role)}", m, file, row.line, tally)
         return "unknown role"
     content = m.get("content")
     if not isinstance(content, str | list | dict):
@@ -172,7 +169,7 @@ def _take_message(
     reason = "empty"
     for b in list_blocks(content):
         kind = read_text(b.get("type"))
-        tally.add("blocks", f"{role} {kind}")
+        tally.add("blocks", f"{role} {name_kind(kind)}")
         if kind == "text":
             if (text := read_text(b.get("text"))).strip() or role == "toolResult":
                 texts.append(text)
@@ -186,21 +183,25 @@ def _take_message(
         elif kind in ("thinking", "redactedThinking"):
             reason = "thinking only"
         else:
-            tally.add("drift", f"{role} block {kind or 'without type'}")
+            note_drift(f"{role} block {name_kind(kind)}", b, file, row.line, tally)
     if role == "toolResult":
         call_id = read_text(m.get("toolCallId"))
         return (Entry("result", row.line, text="\n".join(texts), call_id=call_id),)
     if role == "user":
-        return (Entry("user", row.line, text="\n\n".join(texts)),) if texts else reason
-    tally.add("models", read_text(m.get("model")) or "unknown")
+        text = "\n\n".join(texts)
+        return (Entry("user", row.line, text=text, by=judge_author(text, "")),) if text else reason
+    model = read_text(m.get("model"))
+    tally.add("models", name_kind(model, "unknown"))
     stop = read_text(m.get("stopReason"))
     if stop in _CUT_SHORT:
         return f"answer {stop}"
     if not texts and not calls:
         return reason
     text = "\n\n".join(t.strip() for t in texts)
-    response = f"{s.session}:{row.order}"
-    return (Entry("assistant", row.line, text=text, response=response, calls=tuple(calls)),)
+    response = f"{s.clues.session}:{row.order}"
+    return (
+        Entry("assistant", row.line, text=text, response=response, calls=tuple(calls), model=model),
+    )
 
 
 def _take_command(m: dict[str, Any], row: Row) -> tuple[Entry, ...] | str:
@@ -227,7 +228,7 @@ def _plant(s: _Open, row: Row, node: _Node, file: InputFile, tally: Tally) -> No
         tally.name("repeated entry id", file.name, row.line)
         key, parent = "", s.last
     key = key or f"order {row.order}"
-    if parent == s.session:
+    if parent == s.clues.session:
         parent = None
     if parent is not None and parent not in s.tree:
         # Torn away, or written later: the tree goes on from the last entry.
@@ -237,15 +238,27 @@ def _plant(s: _Open, row: Row, node: _Node, file: InputFile, tally: Tally) -> No
     s.last = key
 
 
-def _walk(
-    s: _Open, file: InputFile, labels: dict[str, Labels], tally: Tally
-) -> Iterator[Conversation]:
+def _interrupt(s: _Open) -> None:
+    """The human stopped the turn: what the model did last in it was cut off."""
+    at = s.last
+    for _ in range(_SHORT_TURN):
+        node = s.tree.get(at or "")
+        if node is None or any(e.kind not in ("assistant", "result") for e in node.entries):
+            return
+        if any(e.kind == "assistant" for e in node.entries):
+            marked = tuple(set_mark(e, mark="interrupted") for e in node.entries)
+            s.tree[at or ""] = replace(node, entries=marked)
+            return
+        at = node.parent
+
+
+def _walk(s: _Open, file: InputFile, tally: Tally) -> Iterator[Conversation]:
     """The trunk, then each branch that says anything after it left."""
-    inner = Counter(n.parent for n in s.tree.values())
-    leaves = [k for k in s.tree if not inner[k] and k != s.last]
+    inner = {n.parent for n in s.tree.values()}
+    leaves = [k for k in s.tree if k not in inner and k != s.last]
     used: set[str] = set()
     told = [n for n in s.tree.values() if n.text][:FIRST_TEXTS]
-    texts = [n.text for n in told]
+    s.clues.texts = [n.text for n in told]
     header = next((n.text for n in told if n.prompt), "")
     for leaf in ([s.last] if s.last else []) + leaves:
         path: list[str] = []
@@ -255,22 +268,17 @@ def _walk(
             path.append(at)
             at = s.tree[at].parent
         path.reverse()
-        entries = tuple(e for k in path for e in s.tree[k].entries)
+        entries = [e for k in path for e in s.tree[k].entries]
         if not entries:
             continue
-        tally.add("tree", "trunks" if leaf == s.last else "branches")
-        found = link_session(texts, s.cwd, None, labels.get(s.parent))
-        labels.setdefault(s.session, found)
-        links = [f"session:{s.session}"]
-        links += [f"session:{x}" for x in sorted({s.parent, *s.shared} - {"", s.session})]
-        if found.bead:
-            links.append(f"bead:{found.bead}")
+        trunk = leaf == s.last
+        tally.add("tree", "trunks" if trunk else "branches")
+        evidence = s.clues.write_evidence("" if trunk else leaf)
         yield Conversation(
             source="pi",
             file=file.name,
-            links=tuple(links),
-            entries=entries,
-            labels=found,
-            session=s.session if leaf == s.last else f"{s.session}#{leaf}",
+            links=s.clues.list_links(evidence),
+            entries=tuple(entries if trunk else (set_mark(e, mark="rewound") for e in entries)),
+            evidence=evidence,
             header=header,
         )

@@ -1,0 +1,1 @@
+"""Redaction: secrets become typed placeholders, personal data stable pseudonyms; a second engine reads after it."""
