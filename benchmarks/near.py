@@ -25,11 +25,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gtft.corpus.groups import Groups
-from gtft.corpus.near import SHINGLE, find_near, measure_jaccard, sketch
-from gtft.corpus.overlap import find_rare
-from gtft.corpus.split import Row, choose_held_out
-from gtft.corpus.words import Words, digest_masked, hash_many, make_grams
+from gtft.corpus.partition.groups import Groups
+from gtft.corpus.partition.near import SHINGLE, find_near, measure_jaccard, sketch
+from gtft.corpus.partition.overlap import find_rare
+from gtft.corpus.partition.split import Row, choose_held_out
+from gtft.corpus.partition.words import Words, digest_masked, hash_many, make_grams
 
 SIZE, THRESHOLD, BATCH, BRUTE = 3000, 0.8, 256, 3000
 T = TypeVar("T")

@@ -21,11 +21,11 @@ from msgspec.structs import replace
 from gtft.corpus.claims import read_settled
 from gtft.corpus.example import Conversation, Labels
 from gtft.corpus.files import InputFile
-from gtft.corpus.link import complete
-from gtft.corpus.linker import Linker
+from gtft.corpus.linking.link import complete
+from gtft.corpus.linking.linker import Linker
+from gtft.corpus.linking.town_record import RecordPaths, find_records, read_records
 from gtft.corpus.sources import FORMATS
 from gtft.corpus.tally import Tally
-from gtft.corpus.town_record import RecordPaths, find_records, read_records
 
 RIGS = {"gizmo": "gz", "my_rig": "mr"}
 FIELDS = ("role", "rig", "actor", "bead")

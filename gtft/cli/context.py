@@ -42,9 +42,9 @@ def check_harvest(ws: Workspace | None, recipe: Recipe, actor: str) -> None:
     Raises UsageError (a selection that is not understood), RecipeError (a licence that forbids training)
     and InputError (the scope names a rig whose data the run may not use).
     """
-    from gtft.corpus.consent import check_scope
-    from gtft.corpus.licence import check_licences
-    from gtft.corpus.select import parse_select
+    from gtft.corpus.governance.consent import check_scope
+    from gtft.corpus.governance.licence import check_licences
+    from gtft.corpus.governance.select import parse_select
     from gtft.runner.governance import gather_governance
 
     parse_select(recipe.harvest.select)

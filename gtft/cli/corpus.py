@@ -270,9 +270,9 @@ def preview(
     """
     from itertools import islice
 
+    from gtft.corpus.governance.row import describe
+    from gtft.corpus.governance.select import parse_select
     from gtft.corpus.library import read_examples
-    from gtft.corpus.row import describe
-    from gtft.corpus.select import parse_select
     from gtft.errors import UsageError
 
     found = _find(ctx, corpus)

@@ -204,14 +204,14 @@ def forget(
     gtft corpus forget gizmo/crew/ann --reason "asked to"
     gtft corpus forget 4f1c2e8a-0b7d-4c7e-9d7e-1a2b3c4d5e6f --kind session
     """
-    from gtft.corpus.redaction.redactor import load_key
-    from gtft.corpus.withdrawal import (
+    from gtft.corpus.governance.withdrawal import (
         KEY_FILE,
         Withdrawals,
         guess_kind,
         make_withdrawal,
         may_withdraw,
     )
+    from gtft.corpus.redaction.redactor import load_key
     from gtft.records.governance import Governance, make_withdrawal_id
     from gtft.records.rows import WithdrawalRow
 
@@ -262,8 +262,8 @@ def _count_held(
     ws: Workspace, withdrawals: Any
 ) -> tuple[dict[str, dict[str, int]], list[dict[str, str]]]:
     """Corpora that hold what is withdrawn, with counts by side; and those that cannot be read."""
+    from gtft.corpus.governance.trace import count_covered
     from gtft.corpus.library import KIND
-    from gtft.corpus.trace import count_covered
     from gtft.errors import EvidenceError
     from gtft.shelf import list_shelf
 
@@ -396,7 +396,7 @@ def _check_rig(ws: Workspace, rig: str) -> None:
 
 
 def _check_speaker(actor: str, rig: str) -> None:
-    from gtft.corpus.consent import may_speak_for
+    from gtft.corpus.governance.consent import may_speak_for
 
     if not may_speak_for(actor, rig):
         raise UsageError(

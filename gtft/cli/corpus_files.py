@@ -13,7 +13,7 @@ from gtft.cli.output import emit, json_option, print_table
 
 if TYPE_CHECKING:
     from gtft.artifact import Artifact
-    from gtft.corpus.diff import Diff
+    from gtft.corpus.governance.diff import Diff
     from gtft.runner.workspace import Workspace
 
 
@@ -38,7 +38,7 @@ def diff(ctx: click.Context, a: str, b: str | None, as_json: bool) -> None:
     gtft corpus diff 599322 d41f0a
     gtft corpus diff 599322 --json
     """
-    from gtft.corpus.diff import compare
+    from gtft.corpus.governance.diff import compare
 
     found = compare(_find(ctx, a), _find(ctx, b))
     emit(found.as_dict(), as_json, lambda: _say_diff(found))
@@ -86,8 +86,8 @@ def trace(ctx: click.Context, example: str, as_json: bool) -> None:
     gtft corpus trace ex-01ac
     gtft corpus trace ex-01ac --json
     """
+    from gtft.corpus.governance.trace import trace as find
     from gtft.corpus.library import KIND
-    from gtft.corpus.trace import trace as find
     from gtft.records.governance import Governance
     from gtft.shelf import list_shelf
 
@@ -158,7 +158,7 @@ def pack(
     gtft corpus pack 599322 -o harbor.tar.gz
     """
     from gtft.artifact import hash_file, verify_artifact
-    from gtft.corpus.bundle import pack as write
+    from gtft.corpus.governance.bundle import pack as write
 
     found = _find(ctx, corpus)
     path = Path(out) if out else Path(f"corpus-{short_id(found.id)}.tar.gz")
@@ -192,7 +192,7 @@ def unpack(ctx: click.Context, bundle: Path, dry_run: bool, as_json: bool) -> No
     gtft corpus unpack harbor.tar.gz --dry-run
     gtft corpus unpack harbor.tar.gz
     """
-    from gtft.corpus.bundle import unpack as read
+    from gtft.corpus.governance.bundle import unpack as read
 
     ws = open_here(ctx)
     made = read(bundle, ws.artifacts, lambda corpus: _scan(ws, corpus), keep=not dry_run)
@@ -210,10 +210,10 @@ def unpack(ctx: click.Context, bundle: Path, dry_run: bool, as_json: bool) -> No
 
 def _scan(ws: Workspace, corpus: Artifact) -> None:
     """What a bundle may not bring in: secrets, and what was withdrawn here."""
+    from gtft.corpus.governance.trace import count_covered
+    from gtft.corpus.governance.withdrawal import KEY_FILE, Withdrawals
     from gtft.corpus.redaction.redactor import Redactor, load_key
     from gtft.corpus.redaction.verify import Verifier
-    from gtft.corpus.trace import count_covered
-    from gtft.corpus.withdrawal import KEY_FILE, Withdrawals
     from gtft.errors import ConflictError, EvidenceError
     from gtft.runner.governance import gather_governance
 

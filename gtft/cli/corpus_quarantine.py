@@ -11,7 +11,7 @@ from gtft.cli.output import emit, json_option, print_table
 from gtft.errors import UsageError
 
 if TYPE_CHECKING:
-    from gtft.corpus.quarantine import Decision, Held, Quarantine
+    from gtft.corpus.governance.quarantine import Decision, Held, Quarantine
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")
 
@@ -115,7 +115,7 @@ def _decide(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from gtft.corpus.consent import may_speak_for
+    from gtft.corpus.governance.consent import may_speak_for
 
     who = get_actor(actor)
     # An agent works on what was harvested; that a reader is wrong is for somebody else to say.
@@ -137,7 +137,7 @@ def _decide(
 
 
 def _quarantine(ctx: click.Context) -> Quarantine:
-    from gtft.corpus.quarantine import Quarantine
+    from gtft.corpus.governance.quarantine import Quarantine
 
     return Quarantine(open_here(ctx).path)
 

@@ -61,8 +61,8 @@ def show_redaction(
 
 def _find_key(ctx: click.Context) -> bytes:
     """The workspace's key, so that placeholders are those of its corpora; else one for this call alone."""
+    from gtft.corpus.governance.withdrawal import KEY_FILE
     from gtft.corpus.redaction.redactor import KEY_BYTES, load_key
-    from gtft.corpus.withdrawal import KEY_FILE
     from gtft.runner.workspace import locate_workspace
 
     path = locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ) / KEY_FILE

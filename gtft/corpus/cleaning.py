@@ -16,13 +16,13 @@ import msgspec
 
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import map_tree, name_body
+from gtft.corpus.governance.quarantine import Held, Reason
+from gtft.corpus.governance.row import Place
 from gtft.corpus.pool import Pool
-from gtft.corpus.quarantine import Held, Reason
 from gtft.corpus.reading import measure_features
 from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
 from gtft.corpus.redaction.sweeper import Sweeper
 from gtft.corpus.redaction.verify import Suspect, Verifier
-from gtft.corpus.row import Place
 from gtft.corpus.shard import Bodies
 from gtft.errors import RedactionError
 

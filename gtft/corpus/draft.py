@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gtft.corpus.example import Example, Origin, Provenance
-from gtft.corpus.row import Row
+from gtft.corpus.governance.row import Row
 from gtft.corpus.shard import Bodies, Piece, Talk
 
 

@@ -35,7 +35,7 @@ class Labels(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What a file itself says about who spoke; the town's records are asked later (`gtft.corpus.link`).
+    """What a file itself says about who spoke; the town's records are asked later (`gtft.corpus.linking.link`).
 
     ``candidates`` in the order of the cascade. ``parent`` is the session that started a sub-agent.
     ``started`` and ``ended``: ISO 8601 of the first and last record, "" when the file has none.

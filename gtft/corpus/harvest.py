@@ -20,12 +20,14 @@ import msgspec
 
 from gtft.artifact import hash_json
 from gtft.contract import Governance
-from gtft.corpus.admission import Admission
 from gtft.corpus.claims import Claims, settle
 from gtft.corpus.cleaning import Cleaner
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import Labels, Origin, Provenance
-from gtft.corpus.groups import Groups
+from gtft.corpus.governance.admission import Admission
+from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.select import parse_select
+from gtft.corpus.governance.withdrawal import hash_contributor
 from gtft.corpus.health.conflict import Conflict, Rules, find_conflicts
 from gtft.corpus.health.conflict import Row as ConflictRow
 from gtft.corpus.intake import (
@@ -38,25 +40,23 @@ from gtft.corpus.intake import (
     plan_units,
     rename_unit,
 )
-from gtft.corpus.linker import Linker
-from gtft.corpus.noise import is_own
-from gtft.corpus.outcome import WEIGHTS, contributor_of, judge
-from gtft.corpus.partition import partition
+from gtft.corpus.linking.linker import Linker
+from gtft.corpus.linking.noise import is_own
+from gtft.corpus.linking.outcome import WEIGHTS, contributor_of, judge
+from gtft.corpus.linking.preference import Attempt, pair_attempts, pair_examples
+from gtft.corpus.linking.town_record import RecordPaths, TownRecords, read_records
+from gtft.corpus.partition.groups import Groups
+from gtft.corpus.partition.sides import partition
 from gtft.corpus.pool import Pool
-from gtft.corpus.preference import Attempt, pair_attempts, pair_examples
 from gtft.corpus.reading import Answer, Made, Setup, Unit, prepare
 from gtft.corpus.redaction.canaries import check_rules
 from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
 from gtft.corpus.redaction.sweeper import read_town_values
-from gtft.corpus.row import Row
 from gtft.corpus.scenarios import find_names
 from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits
-from gtft.corpus.select import parse_select
 from gtft.corpus.shard import Bodies, Piece, Shard, Talk, read_shard, sweep_asides
 from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
-from gtft.corpus.town_record import RecordPaths, TownRecords, read_records
-from gtft.corpus.withdrawal import hash_contributor
 from gtft.errors import CorpusTooSmall, InternalError
 
 Report = Callable[[int, int | None, str, str], None]

@@ -12,14 +12,14 @@ import xxhash
 
 import gtft
 from gtft.artifact import canonical_json
-from gtft.corpus.consent import find_rig
 from gtft.corpus.example import Labels
 from gtft.corpus.files import InputFile, list_files, name_source
+from gtft.corpus.governance.consent import find_rig
+from gtft.corpus.partition.suite import NEVER_TRAINED
 from gtft.corpus.reading import Made, Unit
 from gtft.corpus.sources import FORMATS
 from gtft.corpus.sources.beads_sql import copy_beads, parse_address
 from gtft.corpus.sources.sniff import sniff
-from gtft.corpus.suite import NEVER_TRAINED
 from gtft.corpus.tally import Tally
 from gtft.errors import InputError, translate_os_error
 

@@ -16,11 +16,13 @@ from gtft.corpus.claims import Claims
 from gtft.corpus.draft import Features
 from gtft.corpus.example import Conversation, Entry, Message, encode_body, name_body
 from gtft.corpus.files import InputFile, describe_input
+from gtft.corpus.governance.withdrawal import hash_contributor
 from gtft.corpus.health.conflict import read_taught
-from gtft.corpus.link import complete
-from gtft.corpus.near import LANES, sketch
-from gtft.corpus.noise import noise_of, sift
-from gtft.corpus.preference import find_pairs, pair_branch
+from gtft.corpus.linking.link import complete
+from gtft.corpus.linking.noise import noise_of, sift
+from gtft.corpus.linking.preference import find_pairs, pair_branch
+from gtft.corpus.partition.near import LANES, sketch
+from gtft.corpus.partition.words import digest_masked, hash_many
 from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
 from gtft.corpus.scenarios import TownNames, make_scenarios
 from gtft.corpus.segment import Cut, Limits, assemble, cut
@@ -28,8 +30,6 @@ from gtft.corpus.segment import Unit as Turn
 from gtft.corpus.shard import Pair, Piece, Prose, ShardWriter, Table, Talk
 from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
-from gtft.corpus.withdrawal import hash_contributor
-from gtft.corpus.words import digest_masked, hash_many
 
 # Features are made for many examples at once: numpy's overhead is paid once.
 _BATCH = 2 << 20

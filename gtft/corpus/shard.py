@@ -21,7 +21,7 @@ import xxhash
 from gtft.corpus.claims import Claims
 from gtft.corpus.example import Evidence, Mark, Provenance
 from gtft.corpus.health.conflict import Taught
-from gtft.corpus.near import LANES
+from gtft.corpus.partition.near import LANES
 from gtft.errors import translate_os_error
 
 _MAGIC = b"gtft-shard-1\n"

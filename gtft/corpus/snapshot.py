@@ -26,14 +26,14 @@ from gtft.corpus.cleaning import Cleaner
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import Example, map_tree
 from gtft.corpus.files import name_source
+from gtft.corpus.governance.quarantine import Held
 from gtft.corpus.harvest import Harvested, Report, Settings, Timings, harvest
 from gtft.corpus.health import Figures, Meter, make_flow, mark_examples, render_health
 from gtft.corpus.intake import Listed, digest_code, list_sources, stamp_file
-from gtft.corpus.noise import is_own
-from gtft.corpus.quarantine import Held
+from gtft.corpus.linking.noise import is_own
+from gtft.corpus.linking.town_record import read_recorded
 from gtft.corpus.redaction.redactor import digest_rules
 from gtft.corpus.shard import Bodies
-from gtft.corpus.town_record import read_recorded
 from gtft.errors import EvidenceError
 
 KIND = "corpus"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from gtft.artifact import Artifact
 from gtft.cli.main import main
 from gtft.contract import EVERY_RIG
-from gtft.corpus.row import SIDES, Listed, read_listed
+from gtft.corpus.governance.row import SIDES, Listed, read_listed
 from gtft.errors import InputError, RecipeError
 from gtft.recipe.resolve import resolve
 from gtft.runner.dispatch import dispatch

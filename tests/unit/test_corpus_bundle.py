@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from governance_case import make_corpus, make_example
 from gtft.artifact import Artifact, stage_artifact, verify_artifact
-from gtft.corpus import bundle as bundles
-from gtft.corpus.bundle import pack, unpack
+from gtft.corpus.governance import bundle as bundles
+from gtft.corpus.governance.bundle import pack, unpack
 from gtft.errors import EvidenceError, GtftError, RedactionError, UsageError
 
 Members = list[tuple[tarfile.TarInfo, bytes]]

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from governance_case import make_corpus, make_example
 from gtft.artifact import Artifact, short_id
 from gtft.cli.main import main
-from gtft.corpus.quarantine import Held, Quarantine, Reason
+from gtft.corpus.governance.quarantine import Held, Quarantine, Reason
+from gtft.corpus.governance.row import Place
+from gtft.corpus.governance.withdrawal import KEY_FILE, hash_contributor
 from gtft.corpus.redaction.redactor import load_key
-from gtft.corpus.row import Place
-from gtft.corpus.withdrawal import KEY_FILE, hash_contributor
 from gtft.errors import ConflictError, GtftError, UsageError
 from gtft.records.rows import ArtifactRow, Change, ModelRow
 from gtft.runner.workspace import Workspace, open_workspace

@@ -6,8 +6,8 @@ import pytest
 
 from governance_case import KEY
 from gtft.contract import EVERY_RIG, Consent, Governance, Withdrawal
-from gtft.corpus.admission import Admission
-from gtft.corpus.consent import (
+from gtft.corpus.governance.admission import Admission
+from gtft.corpus.governance.consent import (
     Allowed,
     Refusal,
     check_scope,
@@ -16,8 +16,8 @@ from gtft.corpus.consent import (
     find_rig,
     may_speak_for,
 )
-from gtft.corpus.row import Row
-from gtft.corpus.select import parse_select
+from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.select import parse_select
 from gtft.errors import InputError
 
 TODAY = "2026-06-15"

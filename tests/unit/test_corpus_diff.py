@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from governance_case import make_corpus, make_example
-from gtft.corpus.diff import compare
+from gtft.corpus.governance.diff import compare
 
 
 def test_a_corpus_does_not_differ_from_itself(tmp_path: Path) -> None:

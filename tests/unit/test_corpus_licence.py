@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtft.corpus.licence import check_licences, refuse
+from gtft.corpus.governance.licence import check_licences, refuse
 from gtft.errors import RecipeError
 
 

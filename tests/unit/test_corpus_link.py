@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gtft.corpus.example import Call, Entry, Evidence, Labels
-from gtft.corpus.link import (
+from gtft.corpus.linking.link import (
     find_claim,
     gather,
     parse_actor,
@@ -17,8 +17,8 @@ from gtft.corpus.link import (
     parse_cwd,
     parse_prime,
 )
-from gtft.corpus.linker import Linker
-from gtft.corpus.town_record import TownRecords, read_recorded
+from gtft.corpus.linking.linker import Linker
+from gtft.corpus.linking.town_record import TownRecords, read_recorded
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gtft.corpus.chronicle import judge_reason, read_time
 from gtft.corpus.example import Evidence, Labels
-from gtft.corpus.link import gather
-from gtft.corpus.linker import Linker
+from gtft.corpus.linking.chronicle import judge_reason, read_time
+from gtft.corpus.linking.link import gather
+from gtft.corpus.linking.linker import Linker
+from gtft.corpus.linking.town_record import RecordPaths, TownRecords, find_records, read_records
 from gtft.corpus.tally import Tally
-from gtft.corpus.town_record import RecordPaths, TownRecords, find_records, read_records
 from linked_town import make_linked_town, measure
 
 NUX = "gizmo/polecats/nux"

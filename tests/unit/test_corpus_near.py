@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gtft.corpus.groups import Groups
-from gtft.corpus.near import choose_bands, find_near, measure_jaccard, sketch
-from gtft.corpus.words import (
+from gtft.corpus.partition.groups import Groups
+from gtft.corpus.partition.near import choose_bands, find_near, measure_jaccard, sketch
+from gtft.corpus.partition.words import (
     LONGEST,
     Words,
     digest_masked,
@@ -199,7 +199,7 @@ def test_a_crowd_of_alike_texts_is_joined_without_comparing_all_pairs() -> None:
 def test_sketches_are_the_same_in_every_process_and_every_batch() -> None:
     texts = ["a b c d e f g", "", "one two", "w " * 900]
     code = (
-        "from gtft.corpus.near import sketch; from gtft.corpus.words import hash_many\n"
+        "from gtft.corpus.partition.near import sketch; from gtft.corpus.partition.words import hash_many\n"
         f"print(sketch(hash_many([t.encode() for t in {texts!r}])).tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from gtft.corpus.example import Call, Entry, Evidence, Labels, Mark
-from gtft.corpus.noise import is_own, name_notice, noise_of, sift
-from gtft.corpus.outcome import WEIGHTS, contributor_of, judge
+from gtft.corpus.linking.noise import is_own, name_notice, noise_of, sift
+from gtft.corpus.linking.outcome import WEIGHTS, contributor_of, judge
+from gtft.corpus.linking.town_record import RecordPaths, TownRecords, read_records
 from gtft.corpus.tally import Tally
-from gtft.corpus.town_record import RecordPaths, TownRecords, read_records
 
 NUX, TOAST = "gizmo/polecats/nux", "gizmo/polecats/toast"
 

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtft.corpus import overlap
-from gtft.corpus.overlap import BOILERPLATE_CLUSTERS, PHRASE, find_rare, find_rare_of_items
-from gtft.corpus.words import Words, hash_many
+from gtft.corpus.partition import overlap
+from gtft.corpus.partition.overlap import (
+    BOILERPLATE_CLUSTERS,
+    PHRASE,
+    find_rare,
+    find_rare_of_items,
+)
+from gtft.corpus.partition.words import Words, hash_many
 
 # Few different words, so that texts share many phrases.
 TEXTS = st.lists(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gtft.corpus.example import Mark
-from gtft.corpus.preference import (
+from gtft.corpus.linking.preference import (
     Attempt,
     find_pairs,
     pair_attempts,

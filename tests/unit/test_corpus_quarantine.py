@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gtft.corpus.quarantine import FILE, Held, Quarantine, Reason
-from gtft.corpus.row import Place
+from gtft.corpus.governance.quarantine import FILE, Held, Quarantine, Reason
+from gtft.corpus.governance.row import Place
 from gtft.corpus.tally import Tally
 from gtft.errors import UsageError
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtft.corpus.row import Row
-from gtft.corpus.select import KEYS, parse_select
+from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.select import KEYS, parse_select
 from gtft.errors import UsageError
 
 ROW = Row(

@@ -15,10 +15,10 @@ import pytest
 
 from gtft.artifact import Artifact, verify_artifact
 from gtft.corpus.example import Example
+from gtft.corpus.governance.quarantine import Held
 from gtft.corpus.harvest import Settings
 from gtft.corpus.intake import Source
 from gtft.corpus.library import read_examples
-from gtft.corpus.quarantine import Held
 from gtft.corpus.snapshot import make_corpus
 from gtft.errors import CorpusTooSmall, InputError, RedactionError, UsageError
 from gtft.shelf import find_on_shelf, list_shelf, read_document

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtft.corpus.split import Row, choose_held_out
+from gtft.corpus.partition.split import Row, choose_held_out
 
 
 def row(

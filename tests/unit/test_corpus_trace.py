@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from governance_case import KEY, make_corpus, make_example
-from gtft.corpus.trace import count_covered, trace
-from gtft.corpus.withdrawal import Withdrawals, make_withdrawal
+from gtft.corpus.governance.trace import count_covered, trace
+from gtft.corpus.governance.withdrawal import Withdrawals, make_withdrawal
 from gtft.errors import EvidenceError, UsageError
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from governance_case import KEY
 from gtft.contract import Withdrawal
-from gtft.corpus.row import Row
-from gtft.corpus.withdrawal import (
+from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.withdrawal import (
     KINDS,
     Withdrawals,
     guess_kind,

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 import gtft.evals
-from gtft.corpus.chronicle import Hold
 from gtft.corpus.health.commands import load_commands
 from gtft.corpus.health.staleness import find_uses
-from gtft.corpus.near import find_near, sketch
-from gtft.corpus.overlap import find_rare_of_items
+from gtft.corpus.linking.chronicle import Hold
+from gtft.corpus.linking.town_record import TownRecords
+from gtft.corpus.partition.near import find_near, sketch
+from gtft.corpus.partition.overlap import find_rare_of_items
+from gtft.corpus.partition.suite import list_suites, read_suite
+from gtft.corpus.partition.words import hash_many, make_grams
 from gtft.corpus.redaction.redactor import Redactor
 from gtft.corpus.scenarios import (
     FAMILIES,
@@ -30,10 +33,7 @@ from gtft.corpus.scenarios import (
 from gtft.corpus.scenarios.repair import FAULTS, find_faults
 from gtft.corpus.scenarios.scene import ROLES, Case
 from gtft.corpus.segment import Limits, assemble, cut
-from gtft.corpus.suite import list_suites, read_suite
 from gtft.corpus.tally import Tally
-from gtft.corpus.town_record import TownRecords
-from gtft.corpus.words import hash_many, make_grams
 
 OURS = TownNames(
     {"gz-": "gizmo", "hb": "harbor", "hb-x": "harbor-x", "hq-": "hq"},

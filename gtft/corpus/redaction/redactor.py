@@ -127,7 +127,6 @@ class Redactor:
         self.placed += 1
         mark = hmac.digest(self.key, b"secret\0" + _encode(value), hashlib.sha256)[:4].hex()
         placeholder = f"<SECRET:{kind}:{mark}>"
-        self.placed += 1
         for part in _lines_of_key(value) if kind == "private_key" else (value,):
             if may_propagate(part):
                 # The least one when kinds differ, so that the order of reading decides nothing.

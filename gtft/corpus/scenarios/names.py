@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from gtft.corpus.link import parse_actor
-from gtft.corpus.town_record import TownRecords
+from gtft.corpus.linking.link import parse_actor
+from gtft.corpus.linking.town_record import TownRecords
 
 # What gt accepts; anything else in a record could break a command line.
 _PREFIX = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,19}")

@@ -1,6 +1,6 @@
 """What all scenarios share: the dice, the names, and how a case becomes turns.
 
-A fixed run of words stays shorter than a phrase of `gtft.corpus.overlap` wherever it can: what stands in
+A fixed run of words stays shorter than a phrase of `gtft.corpus.partition.overlap` wherever it can: what stands in
 few examples then ties no two of them together.
 """
 

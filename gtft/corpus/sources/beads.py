@@ -20,7 +20,7 @@ from gtft.corpus.claims import Claims
 from gtft.corpus.example import Conversation, Entry, Evidence, Labels, Provenance
 from gtft.corpus.files import InputFile, read_head
 from gtft.corpus.jsonl import LONGEST_LINE, Row, parse_object, read_rows
-from gtft.corpus.link import parse_actor
+from gtft.corpus.linking.link import parse_actor
 from gtft.corpus.sources.block import name_kind, note_drift
 from gtft.corpus.sources.block import read_text as _text
 from gtft.corpus.sources.database import BROKEN, DATABASE, name_error, open_database

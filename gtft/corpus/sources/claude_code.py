@@ -20,7 +20,7 @@ from gtft.corpus.claims import MARK, RECORD, RESPONSE, Claims, parse_version
 from gtft.corpus.example import Author, Call, Conversation, Entry, Evidence, Mark
 from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import is_too_deep
-from gtft.corpus.link import gather
+from gtft.corpus.linking.link import gather
 from gtft.corpus.sources.block import name_kind, note_drift, write_placeholder
 from gtft.corpus.sources.claude_record import Batch, Block, Message, Part, Record, read_batches
 from gtft.corpus.sources.clues import FIRST_TEXTS, judge_author

@@ -9,7 +9,7 @@ from typing import Any
 
 from gtft.corpus.claims import RECORD, Claims
 from gtft.corpus.example import Author, Evidence
-from gtft.corpus.link import gather
+from gtft.corpus.linking.link import gather
 
 FIRST_TEXTS = 6
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[0-9:.,+Zz-]{0,24}")

@@ -1,7 +1,7 @@
 """gt's cost log ``~/.gt/costs.jsonl``: one row whenever an agent stops, under its tmux name.
 
 ``{session_id, role, rig, worker, cost_usd, ended_at, work_item}``. The name is no session id of a
-transcript, so a row is joined by who and when (`gtft.corpus.linker`).
+transcript, so a row is joined by who and when (`gtft.corpus.linking.linker`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from gtft.corpus.example import Labels
 from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import read_rows
-from gtft.corpus.link import parse_actor, read_bead
+from gtft.corpus.linking.link import parse_actor, read_bead
 from gtft.corpus.sources.block import read_text
 from gtft.corpus.tally import Tally
 

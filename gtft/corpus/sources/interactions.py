@@ -12,7 +12,7 @@ from gtft.corpus.claims import Claims
 from gtft.corpus.example import Conversation, Entry, Evidence, Labels, Mark
 from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import Row, read_rows
-from gtft.corpus.link import parse_actor
+from gtft.corpus.linking.link import parse_actor
 from gtft.corpus.sources.block import name_kind, note_drift, read_text
 from gtft.corpus.sources.clues import Held
 from gtft.corpus.tally import Tally

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtft.contract import EVERY_RIG, Consent
-from gtft.corpus.link import parse_actor
+from gtft.corpus.linking.link import parse_actor
 from gtft.errors import InputError
 
 # Agents that patrol the town by themselves: nobody has told them to speak for a rig.

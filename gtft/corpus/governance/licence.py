@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from gtft.corpus.consent import Refusal
+from gtft.corpus.governance.consent import Refusal
 from gtft.errors import Problem, RecipeError
 
 OWN = "own"

@@ -1,6 +1,6 @@
 """Session → role, rig, actor, bead: what a file itself says about it, never the folder's slug.
 
-What the town's records say is in `gtft.corpus.town_record`; who is believed is decided in `gtft.corpus.linker`.
+What the town's records say is in `gtft.corpus.linking.town_record`; who is believed is decided in `gtft.corpus.linking.linker`.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from gtft.contract import Governance
-from gtft.corpus.consent import Allowed, Refusal, check_scope, decide
-from gtft.corpus.row import Row
-from gtft.corpus.select import Selection
-from gtft.corpus.withdrawal import Withdrawals
+from gtft.corpus.governance.consent import Allowed, Refusal, check_scope, decide
+from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.select import Selection
+from gtft.corpus.governance.withdrawal import Withdrawals
 
 
 class Admission:

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from gtft.corpus.chronicle import read_time
 from gtft.corpus.example import Evidence, Labels
-from gtft.corpus.link import NOTES, SURE, parse_actor, parse_branch
+from gtft.corpus.linking.chronicle import read_time
+from gtft.corpus.linking.link import NOTES, SURE, parse_actor, parse_branch
+from gtft.corpus.linking.town_record import TownRecords
 from gtft.corpus.tally import Tally
-from gtft.corpus.town_record import TownRecords
 
 _PARENTS = 8
 # Seconds between a session's last record and the cost row of its stop.

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from gtft.corpus.groups import Union
-from gtft.corpus.words import Hashes, Words, make_grams, sort_distinct
+from gtft.corpus.partition.groups import Union
+from gtft.corpus.partition.words import Hashes, Words, make_grams, sort_distinct
 
 Sketches = NDArray[np.uint32]
 Pairs = NDArray[np.int64]

@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from gtft.corpus.chronicle import Bead, Chronicle, Hold, Verdict, read_time
 from gtft.corpus.example import Labels
 from gtft.corpus.files import InputFile, read_input_text
 from gtft.corpus.jsonl import read_document, read_rows
-from gtft.corpus.link import SURE, parse_actor, read_bead
+from gtft.corpus.linking.chronicle import Bead, Chronicle, Hold, Verdict, read_time
+from gtft.corpus.linking.link import SURE, parse_actor, read_bead
 from gtft.corpus.sources.block import read_object, read_text
 from gtft.corpus.sources.costs import read_costs
 from gtft.corpus.sources.events import Event, read_events

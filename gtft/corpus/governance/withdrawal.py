@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from gtft.contract import Withdrawal
-from gtft.corpus.consent import find_own_rig, may_speak_for
-from gtft.corpus.row import Row
+from gtft.corpus.governance.consent import find_own_rig, may_speak_for
+from gtft.corpus.governance.row import Row
 from gtft.errors import UsageError
 
 Kind = Literal["session", "actor", "email", "rig", "bead"]

@@ -27,7 +27,7 @@ from gtft.artifact import (
     stage_artifact,
     verify_artifact,
 )
-from gtft.corpus.row import SIDES, Listed
+from gtft.corpus.governance.row import SIDES, Listed
 from gtft.errors import DiskFull, EvidenceError, GtftError, UsageError, translate_os_error
 
 KIND = "corpus"

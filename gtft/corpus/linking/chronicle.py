@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from gtft.corpus.jsonl import parse_object
-from gtft.corpus.link import parse_actor, parse_branch, read_bead
+from gtft.corpus.linking.link import parse_actor, parse_branch, read_bead
 from gtft.corpus.sources.block import read_object, read_text
 from gtft.corpus.sources.events import Event
 from gtft.corpus.tally import Tally

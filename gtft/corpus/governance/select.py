@@ -12,7 +12,7 @@ from datetime import date
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from gtft.corpus.row import Row
+from gtft.corpus.governance.row import Row
 from gtft.errors import UsageError
 from gtft.recipe.schema import SourceType
 

@@ -5,7 +5,7 @@ A phrase that 8 clusters of the corpus hold, on either side, is boilerplate (a b
 no leak. How often an eval suite repeats a phrase says nothing: its items are no clusters of the corpus.
 A suite's item may consist of boilerplate only, for example when the suite was run in many sessions. Then
 a training text that holds all its phrases is a leak, however common each of them is.
-Equal numbers for different words (`gtft.corpus.words`) can only make a leak out of none.
+Equal numbers for different words (`gtft.corpus.partition.words`) can only make a leak out of none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gtft.corpus.words import Grams, Hashes, Offsets, Words, hash_many, make_grams, sort_distinct
+from gtft.corpus.partition.words import (
+    Grams,
+    Hashes,
+    Offsets,
+    Words,
+    hash_many,
+    make_grams,
+    sort_distinct,
+)
 
 Flags = NDArray[np.bool_]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gtft.corpus import split
 from gtft.corpus.draft import Block, Draft
-from gtft.corpus.groups import Groups
-from gtft.corpus.near import LANES, SHINGLE, find_near
-from gtft.corpus.overlap import Rare, find_rare, find_rare_of_items
+from gtft.corpus.partition import split
+from gtft.corpus.partition.groups import Groups
+from gtft.corpus.partition.near import LANES, SHINGLE, find_near
+from gtft.corpus.partition.overlap import Rare, find_rare, find_rare_of_items
+from gtft.corpus.partition.suite import read_suite
+from gtft.corpus.partition.words import Words, hash_many, make_grams
 from gtft.corpus.shard import Shard
-from gtft.corpus.suite import read_suite
-from gtft.corpus.words import Words, hash_many, make_grams
 
 if TYPE_CHECKING:
     from gtft.corpus.harvest import Harvested, Settings

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from gtft.corpus.row import Place
+from gtft.corpus.governance.row import Place
 from gtft.corpus.tally import Tally
 from gtft.errors import UsageError, translate_os_error
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gtft.artifact import Artifact
-from gtft.corpus.row import SIDES, Listed, read_listed
+from gtft.corpus.governance.row import SIDES, Listed, read_listed
 from gtft.shelf import read_document
 
 # What is named one by one; all are counted.

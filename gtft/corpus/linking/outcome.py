@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gtft.corpus.chronicle import Verdict, read_time
 from gtft.corpus.example import Evidence, Labels, Mark
-from gtft.corpus.town_record import TownRecords
+from gtft.corpus.linking.chronicle import Verdict, read_time
+from gtft.corpus.linking.town_record import TownRecords
 
 # The default weight of an example; the recipe's `outcomes` may say otherwise, 0 leaves it out.
 WEIGHTS: Mapping[str, float] = {

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gtft.artifact import Artifact
-from gtft.corpus.row import SIDES, Listed, read_listed
-from gtft.corpus.withdrawal import Withdrawals
+from gtft.corpus.governance.row import SIDES, Listed, read_listed
+from gtft.corpus.governance.withdrawal import Withdrawals
 from gtft.errors import UsageError
 
 _ID = re.compile(r"(?:ex-)?[0-9a-f]{2,16}")

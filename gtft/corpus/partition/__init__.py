@@ -1,0 +1,1 @@
+"""What is alike, what belongs together, and which side it goes to."""
