@@ -136,3 +136,17 @@ def test_every_phrase_of_a_large_held_out_side_is_found() -> None:
     pieces = [" ".join(t.split()[k : k + 13]) for t in held[:50] for k in range(0, 48, 5)]
     assert rare.shares_many(pack(pieces)).all()
     assert not np.any(rare.shares_many(pack(others)))
+
+
+def test_costs_count_the_texts_of_other_clusters_that_share_a_phrase() -> None:
+    common = " ".join(f"word{n}" for n in range(400))
+    texts = [
+        f"{common} one",
+        f"{common} two",
+        f"{common} three",
+        " ".join(f"x{n}" for n in range(400)),
+    ]
+    words = hash_many([t.encode() for t in texts])
+    costs = overlap.count_costs([(np.array([0, 1, 1, 2]), words)], 3)
+    assert costs.tolist() == [2, 1, 0]
+    assert overlap.count_costs([], 2).tolist() == [0, 0]

@@ -189,8 +189,8 @@ def test_sides_share_no_cluster_and_no_rare_phrase(tmp_path: Path) -> None:
     assert not sides[0] & sides[1]
     train = [e.messages[0]["content"] for e in read_examples(again, "train.jsonl")]
     held = [e.messages[0]["content"] for e in read_examples(again, "heldout.jsonl")]
-    assert any(copied in t for t in held)
-    assert not any(copied in t for t in train)
+    # On one side or on the other, never on both.
+    assert any(copied in t for t in held) != any(copied in t for t in train)
 
 
 def test_copies_go_near_copies_go_and_near_copies_answered_otherwise_stay_together(

@@ -96,3 +96,11 @@ def test_any_rows_are_split_so_that_training_keeps_each_role(
     measured = {(r.source, r.role or "", r.rig or "") for r in rows if r.cluster in split.held}
     assert not measured & set(split.unmeasured)
     assert split == choose_held_out(list(reversed(rows)), share, seed)
+
+
+def test_what_costs_training_little_is_held_out_first() -> None:
+    rows = [Row(f"c{n}", "claude-code", "witness", "gizmo", 1) for n in range(20)]
+    costs = {f"c{n}": 50 for n in range(20) if n % 2}
+    held = choose_held_out(rows, 0.3, 7, costs).held
+    assert len(held) == 6
+    assert not held & costs.keys()

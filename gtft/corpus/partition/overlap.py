@@ -32,6 +32,9 @@ Flags = NDArray[np.bool_]
 PHRASE = 13
 # So many clusters make a phrase boilerplate.
 BOILERPLATE_CLUSTERS = 8
+# One phrase in 16 is looked at for an estimate, with so many texts after each that hold it too.
+_SAMPLED = np.uint64(15)
+_NEIGHBOURS = 16
 # (phrase, cluster) pairs held before repeats among them are dropped (8 bytes each).
 _PAIRS = 1 << 21
 _MOST_BITS = 22
@@ -173,3 +176,36 @@ def _index(phrases: Hashes) -> _Phrases:
     known = np.zeros(1 << (bits + int(_KNOWN_BITS)), np.bool_)
     known[(phrases >> (shift - _KNOWN_BITS)).astype(np.intp)] = True
     return _Phrases(phrases, known, np.cumsum(first, dtype=np.uint32, out=first), shift)
+
+
+def count_costs(
+    everything: Iterable[tuple[Sequence[int] | NDArray[np.int64], Words]], clusters: int
+) -> NDArray[np.int64]:
+    """By cluster: about how many texts of other clusters share a rare phrase with it.
+
+    An estimate over one phrase in 16, to choose by; nothing is let pass because of it.
+    """
+    phrases: list[Hashes] = [np.empty(0, np.uint64)]
+    texts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    owners: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    seen = 0
+    for numbers, words in everything:
+        grams = make_grams(words, PHRASE)
+        at = np.flatnonzero((grams.hashes & _SAMPLED) == 0)
+        phrases.append(grams.hashes[at])
+        texts.append(_name_texts(grams, at) + seen)
+        owners.append(np.asarray(numbers, np.int64))
+        seen += len(words)
+    owner = np.concatenate(owners)
+    phrase, text = np.concatenate(phrases), np.concatenate(texts)
+    order = np.lexsort((text, phrase))
+    phrase, text = phrase[order], text[order]
+    pairs: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    for step in range(1, _NEIGHBOURS):
+        same = np.flatnonzero(phrase[step:] == phrase[:-step])
+        a, b = text[same], text[same + step]
+        apart = owner[a] != owner[b]
+        a, b = a[apart], b[apart]
+        pairs.append(np.unique(np.concatenate([owner[a] * seen + b, owner[b] * seen + a])))
+    distinct = np.unique(np.concatenate(pairs))
+    return np.bincount(distinct // max(seen, 1), minlength=clusters)

@@ -14,7 +14,7 @@ from gtft.corpus.draft import Block, Draft
 from gtft.corpus.partition import split
 from gtft.corpus.partition.groups import Groups
 from gtft.corpus.partition.near import LANES, SHINGLE, find_near
-from gtft.corpus.partition.overlap import Rare, find_rare, find_rare_of_items
+from gtft.corpus.partition.overlap import Rare, count_costs, find_rare, find_rare_of_items
 from gtft.corpus.partition.suite import read_suite
 from gtft.corpus.partition.words import Words, hash_many, make_grams
 from gtft.corpus.shard import Shard
@@ -45,18 +45,24 @@ def partition(
     drafts = _drop_near(drafts, shards, groups, settings.near_duplicate, out)
     for d in drafts:
         d.cluster = groups.find(d.link)
-    # Made-up examples measure nothing: they are never held out.
-    real = [d for d in drafts if d.provenance != "synthetic"]
-    sides = split.choose_held_out(
-        [split.Row(d.cluster, d.row.source, d.row.role, d.row.rig, 1) for d in real],
-        settings.heldout,
-        settings.seed,
-    )
     numbers = {c: n for n, c in enumerate(sorted({d.cluster for d in drafts}))}
     clusters = np.array([numbers[d.cluster] for d in drafts], np.int64)
+    everything = _Everything(drafts, shards, clusters)
+    whole = np.ones(len(drafts), np.bool_)
+    costs = count_costs(everything.list_clusters(whole), len(numbers)).tolist()
+    # Made-up examples measure nothing: they are never held out.
+    sides = split.choose_held_out(
+        [
+            split.Row(d.cluster, d.row.source, d.row.role, d.row.rig, 1)
+            for d in drafts
+            if d.provenance != "synthetic"
+        ],
+        settings.heldout,
+        settings.seed,
+        dict(zip(numbers, costs, strict=True)),
+    )
     is_held = np.array([d.cluster in sides.held for d in drafts], np.bool_)
     made_up = np.array([d.provenance == "synthetic" for d in drafts], np.bool_)
-    everything = _Everything(drafts, shards, clusters)
     left = ~(is_held & made_up)
     out.dropped["made up, and near to what is held out"] += int((~left).sum())
     # What is dropped may take a phrase's boilerplate with it, and change a share: so until nothing is found.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 # Source, role, rig; "" where the role or the rig is not known.
@@ -30,10 +31,17 @@ class Split:
     unmeasured: tuple[Stratum, ...] = ()
 
 
-def choose_held_out(rows: Sequence[Row], share: float, seed: int) -> Split:
+_FREE: Mapping[str, int] = MappingProxyType({})
+
+
+def choose_held_out(
+    rows: Sequence[Row], share: float, seed: int, costs: Mapping[str, int] = _FREE
+) -> Split:
     """Hold out about ``share`` of the size of each stratum.
 
-    The order of clusters is a hash of key and seed, so that a corpus that grows keeps most of its split.
+    ``costs``: how many rows of other clusters could not be trained on beside a cluster that is held out.
+    Those that cost little come first (by powers of two), then a hash of key and seed decides, so that a
+    corpus that grows keeps most of its split.
     A cluster belongs to the stratum that most of it is in. Strata too small to give a whole cluster are
     put together: the rigs of a role, then the roles of a source. No role of a source loses its last cluster.
     """
@@ -45,7 +53,11 @@ def choose_held_out(rows: Sequence[Row], share: float, seed: int) -> Split:
     sizes = {cluster: part.total() for cluster, part in parts.items()}
     stratum_of = {c: min(part, key=lambda s: (-part[s], s)) for c, part in parts.items()}
     left = Counter(stratum[:2] for stratum in stratum_of.values())
-    waiting = sorted(parts, key=lambda c: _rank(c, seed))
+
+    def order(cluster: str) -> tuple[int, str]:
+        return costs.get(cluster, 0).bit_length(), _rank(cluster, seed)
+
+    waiting = sorted(parts, key=order)
     held: set[str] = set()
     for depth in (3, 2, 1):
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -57,7 +69,7 @@ def choose_held_out(rows: Sequence[Row], share: float, seed: int) -> Split:
                 waiting += clusters
             else:
                 held |= _take(clusters, share, sizes, stratum_of, left)
-        waiting.sort(key=lambda c: _rank(c, seed))
+        waiting.sort(key=order)
     measured = {_name_stratum(row) for row in rows if row.cluster in held}
     return Split(frozenset(held), tuple(sorted({_name_stratum(row) for row in rows} - measured)))
 
