@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,15 @@ class Answer:
 Task = Sequence[tuple[int, bytes]]
 
 
+@lru_cache(maxsize=1)
+def _make_verifier(setup: Setup) -> Verifier:
+    """One for a process: making it compiles rules and plugins."""
+    return Verifier(Redactor(setup.key, setup.config), setup.verdicts)
+
+
 def prepare(setup: Setup) -> Callable[[Task], Answer]:
     """A second reader for many tasks."""
-    verifier = Verifier(Redactor(setup.key, setup.config), setup.verdicts)
+    verifier = _make_verifier(setup)
 
     def answer(task: Task) -> Answer:
         verifier.redactor.values.clear()
@@ -203,8 +210,7 @@ class Cleaner:
 
         Raises RedactionError that names the file and line when either finds anything.
         """
-        verifier = Verifier(self.redactor, self._setup.verdicts)
-        return verifier.scan_files(paths, self._released)
+        return _make_verifier(self._setup).scan_files(paths, self._released)
 
     def _list_tasks(self, drafts: Sequence[Draft], blocks: Sequence[Block]) -> Iterator[Task]:
         task: list[tuple[int, bytes]] = []
