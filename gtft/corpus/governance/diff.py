@@ -82,7 +82,7 @@ def compare(a: Artifact, b: Artifact) -> Diff:
     before, after = read_document(a, "manifest.json"), read_document(b, "manifest.json")
     out.settings = _compare_settings(before, after)
     out.dropped = _compare_drops(before, after)
-    files = _Inputs(before, after)
+    files = _Inputs(before, after, bool(out.settings))
     out.inputs = files.count()
     old, new = dict(_read(a)), dict(_read(b))
     gone: dict[tuple[str, _Place], list[str]] = {}
@@ -109,7 +109,10 @@ def compare(a: Artifact, b: Artifact) -> Diff:
 class _Inputs:
     """The input files of two manifests: (source, file) → sha256."""
 
-    def __init__(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def __init__(
+        self, before: dict[str, Any], after: dict[str, Any], other_settings: bool
+    ) -> None:
+        self._other_settings = other_settings
         self._of = {"a": _read_inputs(before), "b": _read_inputs(after)}
         self._files = {
             side: {file: sha for (_, file), sha in found.items()}
@@ -131,7 +134,9 @@ class _Inputs:
         here, there = self._files[side], self._files["b" if side == "a" else "a"]
         if file not in there:
             return "its file is new" if side == "b" else "its file is not read any more"
-        return "its file changed" if here.get(file) != there[file] else "other rules or settings"
+        if here.get(file) != there[file]:
+            return "its file changed"
+        return "other rules or settings" if self._other_settings else "what is left out changed"
 
 
 def _read(corpus: Artifact) -> Iterator[tuple[str, _Kept]]:

@@ -148,7 +148,7 @@ def _list_collecting(health: dict[str, Any], mine: dict[str, Any]) -> list[str]:
         why: n
         for row in health["flow"]
         for why, n in row["dropped"].items()
-        if any(word in why for word in ("consent", "scope", "licence", "withdrawn"))
+        if any(word in why for word in ("consent", "scope", "licence"))
     }
     for why, n in sorted(left.items(), key=lambda item: (-item[1], item[0]))[:3]:
         out.append(f"{n:,} left out: {why}")

@@ -371,6 +371,7 @@ def _link(r: dict[str, Any], names: Sequence[str]) -> tuple[Labels, Provenance]:
     labels = Labels(
         role=actor.role if actor else None,
         rig=rig or None,
+        actor=actor.actor if actor else None,
         bead=r["id"],
         rung="bead" if actor or rig else "none",
         confidence=0.95 if actor or rig else 0.0,
