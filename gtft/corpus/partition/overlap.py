@@ -115,6 +115,8 @@ def find_rare_of_items(
     """The same for the texts of an eval suite; no item can become boilerplate as a whole."""
     grams = make_grams(items, PHRASE)
     phrases = _index(sort_distinct([grams.hashes]))
+    if not len(phrases.sorted):
+        return Rare(phrases)
     common = _find_common(phrases, everything)
     whole: dict[bytes, Hashes] = {}
     for a, b in pairwise(grams.offsets.tolist()):
