@@ -16,6 +16,7 @@ import json
 import random
 import re
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -26,8 +27,10 @@ from types import FrameType
 
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
 from gtft.corpus import jsonl
-from gtft.corpus.claims import Claims, read_settled
+from gtft.corpus.claims import Claims
 from gtft.corpus.files import InputFile
 from gtft.corpus.reading import Setup, Unit, prepare
 from gtft.corpus.redaction.redactor import RedactionConfig
@@ -35,6 +38,7 @@ from gtft.corpus.segment import Limits
 from gtft.corpus.sources import FORMATS
 from gtft.corpus.sources.sniff import sniff
 from gtft.corpus.tally import Tally
+from source_case import read_settled
 
 PIECE = 200_000
 SLOW_S = 20

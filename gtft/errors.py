@@ -76,7 +76,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{where}: {self.key}: {self.text}" if self.key else f"{where}: {self.text}"
+        return ": ".join(part for part in (where, self.key, self.text) if part)
 
 
 class RecipeError(GtftError):
@@ -209,8 +209,11 @@ def translate_os_error(error: OSError, doing: str) -> GtftError:
             why="the system refused to write; what was half written has been removed",
             fix="free some space (gtft doctor shows where), then: gtft runs resume RUN",
         )
+    missing = error.errno == errno.ENOENT
     return InputError(
         f"{error.strerror or error} while {doing}{path}",
-        why="the system refused access to that file or folder",
+        why="nothing is there under that name"
+        if missing
+        else "the system refused access to that file or folder",
         fix="check that it exists and that you may read it, then run the command again",
     )

@@ -18,7 +18,6 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from gtft.corpus.claims import read_settled
 from gtft.corpus.example import Conversation, Labels
 from gtft.corpus.files import InputFile
 from gtft.corpus.linking.link import complete
@@ -26,6 +25,7 @@ from gtft.corpus.linking.linker import Linker
 from gtft.corpus.linking.town_record import RecordPaths, find_records, read_records
 from gtft.corpus.sources import FORMATS
 from gtft.corpus.tally import Tally
+from source_case import read_settled
 
 RIGS = {"gizmo": "gz", "my_rig": "mr"}
 FIELDS = ("role", "rig", "actor", "bead")

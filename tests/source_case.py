@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gtft.corpus.claims import read_settled
+from msgspec.structs import replace
+
+from gtft.corpus.claims import Claims, settle
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import InputFile
 from gtft.corpus.sources import Read
@@ -28,6 +31,22 @@ def harvest(read: Read, folder: Path, **files: Rows) -> tuple[list[Conversation]
     talks = list(read_settled(read, inputs, tally))
     assert tally.total("records") == tally.total("kept") + tally.total("dropped")
     return talks, tally
+
+
+def read_settled(read: Read, files: Sequence[InputFile], tally: Tally) -> Iterator[Conversation]:
+    """The conversations of files that share records: read once to see who holds what, and once for good."""
+    first = []
+    for file in files:
+        first.append(Claims())
+        for _ in read([file], Tally(), first[-1]):
+            pass
+    settled = settle(first)
+    tally.add("links", "phantom parents", settled.phantoms)
+    for number, (file, lost) in enumerate(zip(files, settled.lost, strict=True)):
+        sharing = {p for pair in settled.pairs if number in pair for p in pair} - {number}
+        links = [first[n].link for n in sorted(sharing)]
+        for talk in read([file], tally, Claims(lost)):
+            yield replace(talk, links=tuple(dict.fromkeys([*talk.links, *links])))
 
 
 def said(talk: Conversation) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from gtft.cli.context import find_artifacts
 from gtft.cli.output import emit, json_option, print_table
 
 _SIDES = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
+_PLACES = 10
 _corpus = click.argument("corpus", required=False)
 
 
@@ -144,9 +145,27 @@ def show(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
             [(f.name, f.size, f.sha256[:12]) for f in found.files],
             "no files",
         )
+        show_places(manifest["sources"])
         click.echo(f"next: gtft corpus health {short_id(found.id)}")
 
     emit(data, as_json, render)
+
+
+def show_places(sources: dict[str, Any]) -> None:
+    """Where something could not be read: the first ones by file and line."""
+    named = [n for s in sources.values() for n in s.get("named", ())]
+    # A bad line tells more than a file that is no transcript.
+    places = sorted(named, key=lambda n: not n["line"])
+    if not places:
+        return
+    click.echo("\nnot read as it should be (a place each; --json has more):")
+    for n in places[:_PLACES]:
+        where = f"{n['file']}:{n['line']}" if n["line"] else n["file"]
+        detail = f" ({n['detail']})" if n["detail"] else ""
+        click.echo(f"  {where}: {n['reason']}{detail}")
+    if len(places) > _PLACES:
+        click.echo(f"  … and {len(places) - _PLACES} more")
+    click.echo()
 
 
 @command.command()
@@ -238,9 +257,7 @@ def health(
 @click.option(
     "--side",
     type=click.Choice(sorted(_SIDES)),
-    default="train",
-    show_default=True,
-    help="Which side.",
+    help="Which side.  [default: train; with --example, either]",
 )
 @click.option("--role", help="Only examples of this role.")
 @click.option("--source", help="Only examples of this source.")
@@ -254,7 +271,7 @@ def preview(
     corpus: str | None,
     wanted: str | None,
     count: int,
-    side: str,
+    side: str | None,
     role: str | None,
     source: str | None,
     items: tuple[str, ...],
@@ -277,39 +294,47 @@ def preview(
 
     found = _find(ctx, corpus)
     selection = parse_select(items)
+    sides = [side] if side else sorted(_SIDES, reverse=True) if wanted else ["train"]
     fits = (
-        e
-        for e in read_examples(found, _SIDES[side])
+        (s, e)
+        for s in sides
+        for e in read_examples(found, _SIDES[s])
         if (wanted is None or e.id.startswith(wanted))
         and (role is None or e.role == role)
         and (source is None or e.source == source)
         and not selection.admits(describe(e))
     )
-    examples = list(islice(fits, count))
-    if not examples:
+    shown = list(islice(fits, count))
+    if not shown:
+        label = any(i.startswith("label:") for i in items)
         raise UsageError(
-            f"no such example on the {side} side of {short_id(found.id)}",
-            why="no example has that id, role or source, or is selected",
+            f"no such example on the {' or '.join(sides)} side of {short_id(found.id)}",
+            why="a corpus keeps no labels: select by label in a recipe"
+            if label
+            else "no example has that id, role or source, or is selected",
             fix=f"gtft corpus health {short_id(found.id)} shows roles and sources; try --side heldout",
         )
     rows = [
         {
             **e.to_json(),
-            "trained": [m["role"] == "assistant" for m in e.messages] if side == "train" else [],
+            "side": s,
+            "trained": [m["role"] == "assistant" for m in e.messages] if s == "train" else [],
         }
-        for e in examples
+        for s, e in shown
     ]
-    emit({"id": found.id, "side": side, "examples": rows}, as_json, lambda: _render(rows, side))
+    emit({"id": found.id, "examples": rows}, as_json, lambda: _render(rows))
 
 
-def _render(rows: list[dict[str, Any]], side: str) -> None:
+def _render(rows: list[dict[str, Any]]) -> None:
     import json
 
     for r in rows:
+        side = r["side"]
         origin = r["origin"]
         click.echo(
             f"── {r['id']}  {r['source']}  role {r['role'] or 'unknown'}  rig {r['rig'] or 'unknown'}  "
             f"{origin['file']}:{origin['lines'][0]}-{origin['lines'][1]}"
+            f"{'' if side == 'train' else '  held out'}"
         )
         for m in r["messages"]:
             trained = side == "train" and m["role"] == "assistant"

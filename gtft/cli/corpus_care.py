@@ -342,10 +342,9 @@ def withdrawals(ctx: click.Context, as_json: bool) -> None:
 
     def render() -> None:
         print_table(
-            ("id", "kind", "who", "on", "by", "reason", "corpora", "models"),
+            ("kind", "who", "on", "by", "reason", "corpora", "models"),
             [
                 (
-                    r["id"],
                     r["kind"],
                     r["who"],
                     _say_day(r["created_us"]),

@@ -13,12 +13,16 @@ from gtft.errors import UsageError
 if TYPE_CHECKING:
     from gtft.corpus.governance.quarantine import Decision, Held, Quarantine
 
+_of_corpus = click.option(
+    "--corpus", metavar="CORPUS", help="Only what the harvest of this corpus held back."
+)
+_waiting = click.option("--waiting", is_flag=True, help="Only what nobody has decided.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")
 
 
 @click.group("quarantine", invoke_without_command=True)
-@click.option("--corpus", metavar="CORPUS", help="Only what the harvest of this corpus held back.")
-@click.option("--waiting", is_flag=True, help="Only what nobody has decided.")
+@_of_corpus
+@_waiting
 @json_option
 @click.pass_context
 def quarantine(ctx: click.Context, corpus: str | None, waiting: bool, as_json: bool) -> None:
@@ -30,8 +34,25 @@ def quarantine(ctx: click.Context, corpus: str | None, waiting: bool, as_json: b
     gtft corpus quarantine release ex-01ac --reason "a commit hash"
     gtft corpus quarantine drop ex-01ac --reason "a key"
     """
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        _list_held(ctx, corpus, waiting, as_json)
+
+
+@quarantine.command("list")
+@_of_corpus
+@_waiting
+@json_option
+@click.pass_context
+def quarantine_list(ctx: click.Context, corpus: str | None, waiting: bool, as_json: bool) -> None:
+    """What is in it, decided or not.
+
+    \b
+    gtft corpus quarantine list --waiting
+    """
+    _list_held(ctx, corpus, waiting, as_json)
+
+
+def _list_held(ctx: click.Context, corpus: str | None, waiting: bool, as_json: bool) -> None:
     held = [
         h for h in _quarantine(ctx).list() if not (waiting and h.decided) and _is_of(ctx, h, corpus)
     ]

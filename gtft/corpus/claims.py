@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
-
-from gtft.corpus.example import Conversation
-from gtft.corpus.files import InputFile
-from gtft.corpus.tally import Tally
 
 Keys = npt.NDArray[np.uint64]
 Rank = npt.NDArray[np.uint32]
@@ -100,26 +95,6 @@ def settle(claims: Sequence[Claims]) -> Settled:
     parents = np.unique(_join([_unpack(c.parents) for c in claims]))
     phantoms = len(parents) - int(np.isin(parents, _join(records)).sum()) if len(parents) else 0
     return Settled(lost, pairs, phantoms)
-
-
-def read_settled(
-    read: Callable[[Sequence[InputFile], Tally, Claims], Iterator[Conversation]],
-    files: Sequence[InputFile],
-    tally: Tally,
-) -> Iterator[Conversation]:
-    """The conversations of files that share records: read once to see who holds what, and once for good."""
-    first = []
-    for file in files:
-        first.append(Claims())
-        for _ in read([file], Tally(), first[-1]):
-            pass
-    settled = settle(first)
-    tally.add("links", "phantom parents", settled.phantoms)
-    for number, (file, lost) in enumerate(zip(files, settled.lost, strict=True)):
-        sharing = {p for pair in settled.pairs if number in pair for p in pair} - {number}
-        links = [first[n].link for n in sorted(sharing)]
-        for talk in read([file], tally, Claims(lost)):
-            yield replace(talk, links=tuple(dict.fromkeys([*talk.links, *links])))
 
 
 def parse_version(text: str) -> tuple[int, ...]:

@@ -35,11 +35,13 @@ _WORTH_A_PROCESS = 1 << 20
 
 @dataclass(frozen=True)
 class Setup:
-    """What a process of the second reader needs. ``verdicts``: where it remembers what was clean."""
+    """What a process of the second reader needs. ``verdicts``: where it remembers what was clean; ``gate``:
+    `Redactor.dump_gate`."""
 
     key: bytes
     config: RedactionConfig
     verdicts: Path
+    gate: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ Task = Sequence[tuple[int, bytes]]
 @lru_cache(maxsize=1)
 def _make_verifier(setup: Setup) -> Verifier:
     """One for a process: making it compiles rules and plugins."""
-    return Verifier(Redactor(setup.key, setup.config), setup.verdicts)
+    return Verifier(Redactor(setup.key, setup.config, gate=setup.gate), setup.verdicts)
 
 
 def prepare(setup: Setup) -> Callable[[Task], Answer]:
@@ -129,13 +131,18 @@ class Cleaner:
         cache: Path,
         workdir: Path,
         released: frozenset[str] = frozenset(),
+        sent_away: frozenset[str] = frozenset(),
     ) -> None:
-        """``released``: examples that a person let pass though the second reader hits them."""
+        """``released``: examples that a person let pass though the second reader hits them; ``sent_away``:
+        those that a person dropped."""
         self.redactor = redactor
         self.suspects: Counter[str] = Counter()
         self.held: list[Held] = []
-        self._setup = Setup(redactor.key, redactor.config, cache / "verdicts")
+        self._setup = Setup(redactor.key, redactor.config, cache / "verdicts", redactor.dump_gate())
         self._released = released
+        self._sent_away = sent_away
+        # Everything that was looked for: what is written must hold none of it.
+        self._values: dict[str, str] = {}
         self._bodies = Bodies()
         self._changed = workdir / "changed.jsonl"
         workdir.mkdir(parents=True, exist_ok=True)
@@ -150,6 +157,7 @@ class Cleaner:
         self, drafts: Sequence[Draft], blocks: Sequence[Block], values: Mapping[str, str]
     ) -> None:
         """Every value that was a secret once is hidden wherever it stands."""
+        add_values(self._values, values)
         sweeper = Sweeper(values)
         for d in drafts:
             body = self._bodies.read(d.path, d.at, d.size)
@@ -180,7 +188,7 @@ class Cleaner:
         with Pool(workers if size > _WORTH_A_PROCESS else 1, prepare, self._setup) as pool:
             for answer in pool.answer(self._list_tasks(drafts, blocks)):
                 self.suspects.update(answer.suspects)
-                values.update(answer.values)
+                add_values(values, answer.values)
                 for c in answer.cleaned:
                     if c.stays and stop:
                         raise _refuse(c.stays)
@@ -191,13 +199,15 @@ class Cleaner:
                         self._change(drafts[c.number], c.body)
                     elif drafts[c.number].id not in self._released:
                         held.add(c.number)
-                        self.held.append(_hold(drafts[c.number], c.stays))
+                        if drafts[c.number].id in self._sent_away:
+                            dropped["dropped from quarantine"] += 1
+                        else:
+                            dropped["in quarantine"] += 1
+                            self.held.append(_hold(drafts[c.number], c.stays))
                 done += answer.read
                 report(done, total, "examples", "second scan")
         left = [d for i, d in enumerate(drafts) if i not in held]
         kept = [b for b in blocks if b.body]
-        if held:
-            dropped["in quarantine"] += len(held)
         self.propagate(left, kept, values)
         return left, kept
 
@@ -205,11 +215,32 @@ class Cleaner:
         """Distinct secret values that were propagated, by kind."""
         return dict(sorted(Counter(p.split(":")[1] for p in values.values()).items()))
 
+    def make_label_cleaner(self) -> Callable[[str], str]:
+        """For names, ids and paths: redacted, and without any value that is a secret elsewhere."""
+        sweeper = Sweeper(self._values)
+        redact = self.redactor.redact
+
+        @lru_cache(maxsize=100_000)
+        def clean(text: str) -> str:
+            return sweeper.sweep(redact(text))
+
+        return clean
+
     def scan_files(self, paths: Sequence[Path]) -> int:
-        """Both readers over what was written; the number of texts read.
+        """Both readers over what was written, and every secret value; the number of texts read.
 
         Raises RedactionError that names the file and line when either finds anything.
         """
+        sweeper = Sweeper(self._values)
+        for path in paths:
+            with path.open("rb") as f:
+                for number, line in enumerate(f, start=1):
+                    if sweeper.hits(line):
+                        raise RedactionError(
+                            "the finished corpus still holds what is a secret elsewhere: it is not written",
+                            why=f"a propagated value stands in line {number} of {path.name}",
+                            fix="please report this with the recipe's source list",
+                        )
         return _make_verifier(self._setup).scan_files(paths, self._released)
 
     def _list_tasks(self, drafts: Sequence[Draft], blocks: Sequence[Block]) -> Iterator[Task]:
@@ -235,6 +266,12 @@ class Cleaner:
             f.write(body)
         d.id = name_body(body)
         d.changed = measure_features(msgspec.json.decode(body)["messages"])
+
+
+def add_values(values: dict[str, str], more: Mapping[str, str]) -> None:
+    """Of two kinds for one value the lesser counts, whoever met it first."""
+    for value, placeholder in more.items():
+        values[value] = min(placeholder, values.get(value, placeholder))
 
 
 def _sweep(body: bytes, sweeper: Sweeper) -> bytes:

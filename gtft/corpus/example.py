@@ -185,8 +185,11 @@ class Example:
         def maybe(value: str | None) -> str | None:
             return None if value is None else change(value)
 
+        # The same few names stand beside every message.
+        names = {b: change(b) for b in set(self.by)}
         return replace(
             self,
+            by=tuple([names[b] for b in self.by]),
             cluster=change(self.cluster),
             role=maybe(self.role),
             rig=maybe(self.rig),

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gtft.artifact import hash_file
+from gtft.corpus.governance.withdrawal import KEY_FILE
 from gtft.corpus.tally import Tally
 from gtft.errors import InputError, translate_os_error
 
@@ -41,7 +42,7 @@ def list_files(root: Path, source_path: str, tally: Tally | None = None) -> tupl
     it, below ``root``.
 
     No file is opened. Links, empty files and what is no plain file stay out; so do folders of version control
-    and packages. What stays out is counted in ``tally`` (table ``files``), named where somebody may miss it.
+    and packages, and gtft's own workspaces. What stays out is counted in ``tally`` (table ``files``), named where somebody may miss it.
     Raises InputError when the path is missing, is not readable, or holds no file.
     """
     path = Path(source_path).expanduser()
@@ -83,6 +84,10 @@ def _walk(path: Path, prefix: str, home: Path, tally: Tally) -> Iterator[tuple[s
         except OSError as e:
             tally.add("files", "folder that cannot be read")
             tally.name("folder that cannot be read", before, 0, type(e).__name__)
+            continue
+        if any(e.name == KEY_FILE for e in entries):
+            # Earlier corpora are no history: what was withdrawn since would come back from them.
+            tally.add("files", "folder of a gtft workspace")
             continue
         for entry in entries:
             name = before + entry.name.encode("utf-8", "replace").decode()

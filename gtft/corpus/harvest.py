@@ -21,7 +21,7 @@ import msgspec
 from gtft.artifact import hash_json
 from gtft.contract import Governance
 from gtft.corpus.claims import Claims, settle
-from gtft.corpus.cleaning import Cleaner
+from gtft.corpus.cleaning import Cleaner, add_values
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import Labels, Origin, Provenance
 from gtft.corpus.governance.admission import Admission
@@ -50,14 +50,14 @@ from gtft.corpus.partition.sides import partition
 from gtft.corpus.pool import Pool
 from gtft.corpus.reading import Answer, Made, Setup, Unit, prepare
 from gtft.corpus.redaction.canaries import check_rules
-from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
+from gtft.corpus.redaction.redactor import RedactionConfig, Redactor, start_redactor
 from gtft.corpus.redaction.sweeper import read_town_values
 from gtft.corpus.scenarios import find_names
 from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits
 from gtft.corpus.shard import Bodies, Piece, Shard, Talk, read_shard, sweep_asides
 from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
-from gtft.errors import CorpusTooSmall, InternalError
+from gtft.errors import CorpusTooSmall, InputError, InternalError
 
 Report = Callable[[int, int | None, str, str], None]
 # Fewer bytes than this are read before a second process has started.
@@ -114,6 +114,8 @@ class Harvested:
     left_out: Counter[str] = field(default_factory=Counter)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
+    # By source.
+    licences: dict[str, str] = field(default_factory=dict)
     # How sessions were tied to roles and beads, over all sources.
     links: Tally = field(default_factory=Tally)
     staged: int = 0
@@ -174,7 +176,7 @@ def harvest(
             parse_select(settings.select),
             settings.key,
         )
-        redactor = Redactor(settings.key, settings.redaction)
+        redactor = start_redactor(settings.key, settings.redaction, cache)
         check_rules(redactor)
         read_town_values(settings.settings_files, redactor)
         records = read_records(settings.records, tally=out.links)
@@ -186,8 +188,9 @@ def harvest(
         drafts = list(_label(settings, reading, admission, records, groups, blocks, out))
         drafts = _drop_copies(drafts, groups, out)
         blocks += _pair_attempts(drafts)
-    cleaner = Cleaner(redactor, cache, workdir, settings.released)
-    values = {**reading.values, **redactor.values}
+    cleaner = Cleaner(redactor, cache, workdir, settings.released, settings.sent_away)
+    values = dict(reading.values)
+    add_values(values, redactor.values)
     with timings.phase("propagate"):
         cleaner.propagate(drafts, blocks, values)
     with timings.phase("second reader"):
@@ -220,7 +223,8 @@ def _read_sources(
     limits = Limits(settings.window_tokens * CHARACTERS_PER_TOKEN, settings.tool_result_chars)
     mark = hash_json([digest_code(), redactor.digest, limits.window, limits.result])
     units = plan_units(listed, admission.refuse_rig, mark, cache, out.tallies)
-    names = [one.source.name for one in listed]
+    names = [one.name for one in listed]
+    out.licences = {one.name: one.source.licence for one in listed}
     if settings.scenarios:
         rigs = {r for r in records.rigs if not admission.refuse_rig(r)}
         made = Made(settings.scenarios, settings.seed, find_names(records, rigs))
@@ -231,13 +235,14 @@ def _read_sources(
     known = {u.number: s for u in units if (s := read_shard(u.shard)) is not None}
     values: dict[str, str] = {}
     missing = [u for u in units if u.number not in known]
-    # Values of secrets are kept nowhere: files that had any are read again when something is new.
+    # Values of secrets are kept nowhere: files that had any are read again.
     again = [
         replace(u, keep=False) for u in units if u.number in known and known[u.number].table.secrets
     ]
-    todo = missing + (again if missing else [])
+    todo = missing + again
     workers = settings.workers if measure_files(todo) > _WORTH_A_PROCESS else 1
-    with Pool(workers, prepare, Setup(settings.key, settings.redaction, limits)) as pool:
+    setup = Setup(settings.key, settings.redaction, limits, redactor.dump_gate())
+    with Pool(workers, prepare, setup) as pool:
         _read(pool, todo, known, values, names, report)
         alone = [u for u in units if u.made is None and FORMATS[u.type].alone]
         settled = settle([known[u.number].table.claims or Claims() for u in alone])
@@ -266,7 +271,7 @@ def _read(
     todo = sorted(todo, key=lambda u: -measure_files([u]))
     by_number = {u.number: u for u in todo}
     for done, answer in enumerate(pool.answer(todo), start=1):
-        values.update(answer.values)
+        add_values(values, answer.values)
         unit = by_number[answer.number]
         if unit.keep:
             found = read_shard(unit.shard)
@@ -293,12 +298,19 @@ def _label(
     talks = [t for s in reading.shards for t in s.table.talks]
     sessions = [t.evidence for t in talks if t.source in SESSIONS]
     linker = Linker(records, sessions, out.links)
+    if unknown := sorted(set(settings.outcomes) - set(WEIGHTS)):
+        raise InputError(
+            f"{unknown[0]!r} is no outcome",
+            why=f"[gtft.harvest] outcomes names it; known: {', '.join(WEIGHTS)}",
+            fix="correct the name in the recipe",
+        )
     weights = {**WEIGHTS, **settings.outcomes}
     rules = Rules()
     for a, b in reading.sharing:
         first, second = (reading.shards[n].table.talks for n in (a, b))
         if first and second:
             groups.join(first[0].links[0], second[0].links[0])
+    shared = _list_shared(reading)
     for unit, shard in zip(reading.units, reading.shards, strict=True):
         rows: list[Row] = []
         who: list[Labels] = []
@@ -329,6 +341,7 @@ def _label(
                     talk.contributor
                     or hash_contributor(settings.key, contributor_of(labels, evidence, records)),
                     bead.labels if (bead := records.beads.get(labels.bead or "")) else (),
+                    (*talk.links, *shared.get(unit.number, ())),
                 )
             )
         for said in shard.table.prose:
@@ -340,9 +353,16 @@ def _label(
                 rules.add(talk.file, said.text, row.started)
                 text = msgspec.json.encode(said.text)
                 blocks.append(Block("prose", row.cluster, text, row))
+        own = {
+            p.talk
+            for p in shard.table.pieces
+            if _judge_provenance(shard.table.talks[p.talk], p, settings) == "own"
+        }
         for pair in shard.table.pairs:
             row = rows[pair.talk]
-            if reason := admission.refuse(row):
+            if pair.talk in own and settings.own_model < 1:
+                out.left_out["pair: of our own models"] += 1
+            elif reason := admission.refuse(row):
                 out.left_out[f"pair: {reason}"] += 1
             else:
                 talk = shard.table.talks[pair.talk]
@@ -378,10 +398,26 @@ def _label(
     out.rules = rules.finish()
 
 
+def _list_shared(reading: Reading) -> dict[int, tuple[str, ...]]:
+    """For each unit the cluster keys of units that hold the same records: a copy is the same work."""
+    keys: dict[int, set[str]] = {}
+    for a, b in reading.sharing:
+        for one, other in ((a, b), (b, a)):
+            table = reading.shards[other].table
+            links = keys.setdefault(one, set())
+            links.update([t.links[0] for t in table.talks])
+            if table.claims and table.claims.link:
+                # A file that gave all its records up still says whose they were.
+                links.add(table.claims.link)
+    return {unit: tuple(sorted(found)) for unit, found in keys.items()}
+
+
 def _pair_attempts(drafts: Sequence[Draft]) -> Iterator[Block]:
     """A failed attempt at a bead beside one that was kept, where both were asked the same."""
     attempts = [
-        Attempt(n, d.row.bead or "", d.piece.asked, d.row.outcome) for n, d in enumerate(drafts)
+        Attempt(n, d.row.bead or "", d.piece.asked, d.row.outcome)
+        for n, d in enumerate(drafts)
+        if d.provenance != "own"
     ]
     bodies = Bodies()
     for kept, failed in pair_attempts(attempts):

@@ -39,7 +39,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What manifests and reports call it."""
+        """Its type and the end of its path."""
         return f"{self.type} {name_source(self.path)}"
 
 
@@ -48,6 +48,8 @@ class Listed:
     """The files of one source in a fixed order."""
 
     source: Source
+    # What manifests and reports call it: no two are called the same.
+    name: str
     files: tuple[InputFile, ...]
     # The rig that each file is known to belong to before it is opened.
     rigs: tuple[str | None, ...]
@@ -88,7 +90,9 @@ def list_sources(
             or find_rig(f.path, root, rigs)
             for f in files
         )
-        out.append(Listed(source, files, known, tally))
+        same = sum(one.source.name == source.name for one in out)
+        name = f"{source.name} ({same + 1})" if same else source.name
+        out.append(Listed(source, name, files, known, tally))
     return out
 
 
@@ -106,7 +110,7 @@ def plan_units(
     """
     units: list[Unit] = []
     for at, one in enumerate(listed):
-        tally = tallies.setdefault(one.source.name, Tally())
+        tally = tallies.setdefault(one.name, Tally())
         tally.merge(one.tally)
         known = dict(zip(one.files, one.rigs, strict=True))
         for kind, files in _sort_files(one, refuse_rig, tally).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +33,18 @@ from gtft.corpus.tally import Tally
 
 # Features are made for many examples at once: numpy's overhead is paid once.
 _BATCH = 2 << 20
+# Preference pairs of one conversation, at most.
+_MOST_PAIRS = 20
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every reading process needs. ``key`` makes placeholders and pseudonyms."""
+    """What every reading process needs. ``key`` makes placeholders and pseudonyms; ``gate``: `Redactor.dump_gate`."""
 
     key: bytes
     config: RedactionConfig
     limits: Limits
+    gate: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,13 @@ class Answer:
 
 def prepare(setup: Setup) -> Callable[[Unit], Answer]:
     """One reader for many units: what it has judged clean is not looked at again."""
-    redactor = Redactor(setup.key, setup.config)
-    told: set[str] = set()
+    redactor = Redactor(setup.key, setup.config, gate=setup.gate)
+    told: dict[str, str] = {}
 
     def answer(unit: Unit) -> Answer:
         _read_unit(unit, setup, redactor)
-        new = {v: p for v, p in redactor.values.items() if v not in told}
+        # The kind of a value may sink to a lesser one: see `Redactor.placeholder`.
+        new = {v: p for v, p in redactor.values.items() if told.get(v) != p}
         told.update(new)
         return Answer(unit.number, new)
 
@@ -101,8 +105,9 @@ def _read_unit(unit: Unit, setup: Setup, redactor: Redactor) -> None:
     try:
         rows = _Rows(writer, setup, redactor, tally)
         files = tuple([f for f in unit.files if f.path.exists()])
-        for gone in set(unit.files) - set(files):
-            tally.name("file that is gone", gone.name, 0)
+        for gone in unit.files:
+            if gone not in files:
+                tally.name("file that is gone", gone.name, 0)
         if unit.made:
             talks = make_scenarios(unit.made.count, unit.made.seed, unit.made.names)
         else:
@@ -116,7 +121,7 @@ def _read_unit(unit: Unit, setup: Setup, redactor: Redactor) -> None:
                 rows.pieces,
                 rows.pairs,
                 rows.prose,
-                tally.as_dict(),
+                tally.rename(redactor.redact).as_dict(),
                 claims if unit.made is None and FORMATS[unit.type].alone else None,
                 [describe_input(f) for f in files],
                 redactor.placed > placed,
@@ -186,7 +191,11 @@ class _Rows:
 
     def _take_pairs(self, talk: Conversation, number: int, units: list[Turn]) -> None:
         window = self._setup.limits.window
-        found = list(find_pairs(units, window))
+        found = list(islice(find_pairs(units, window), _MOST_PAIRS + 1))
+        if len(found) > _MOST_PAIRS:
+            # One long quarrel would fill the file with itself.
+            self._tally.add("pairs", "conversations with more than are taken")
+            del found[_MOST_PAIRS:]
         trunk, _, branch = (talk.evidence.session or "").partition("#")
         if not branch:
             self._trunk = (trunk, units)

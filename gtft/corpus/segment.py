@@ -205,7 +205,10 @@ def _answer(
     if calls:
         made = []
         for c in calls.values():
-            function = {"name": c.name, "arguments": redactor.redact_tree(c.arguments)}
+            function = {
+                "name": redactor.redact(c.name),
+                "arguments": redactor.redact_tree(c.arguments),
+            }
             n = len(msgspec.json.encode(function))
             said += n
             size += n
@@ -223,7 +226,8 @@ def _answer(
             tally.add("characters", "left out: tool result cut", len(content) - limits.result)
             content = clip(content, limits.result)
         size += len(content) + _PER_MESSAGE
-        messages.append({"role": "tool", "name": c.name, "content": content, "tool_call_id": c.id})
+        name = redactor.redact(c.name)
+        messages.append({"role": "tool", "name": name, "content": content, "tool_call_id": c.id})
     tally.add("turns", "assistant")
     tally.add("characters", "said", said)
     by = (f"agent:{model}" if model else "agent",)

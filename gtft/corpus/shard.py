@@ -1,14 +1,13 @@
 """What one unit of reading gave, kept in the workspace so that an unchanged file is not read again.
 
-A shard holds redacted text only, and what depends on nothing but the file, the limits, the rules and the
-key: labels, consent and outcomes are decided later. One file: bodies, word hashes, sketches, then a table.
+A shard's texts are redacted by rule; who spoke stands in it as the file says it. It depends on nothing but the
+file, the limits, the rules and the key: labels, consent and outcomes are decided later. One file: bodies, word hashes, sketches, then a table.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,9 @@ class ShardWriter:
         self._digest = xxhash.xxh3_128()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._aside.open("wb", buffering=1 << 20)
+            # Redacted by rule, but not yet by what other files know: nobody else reads it.
+            handle = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._file = os.fdopen(handle, "wb", buffering=1 << 20)
         except OSError as e:
             raise translate_os_error(e, f"writing {path.name}") from e
 
@@ -222,14 +223,3 @@ class Bodies:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._open[path] = handle
         return handle
-
-
-def list_bodies(shard: Shard) -> Iterator[bytes]:
-    """The bodies of a shard in order, read at once."""
-    pieces = shard.table.pieces
-    if not pieces:
-        return
-    with shard.path.open("rb") as f:
-        data = f.read(max([p.at + p.size for p in pieces]))
-    for p in pieces:
-        yield data[p.at : p.at + p.size]

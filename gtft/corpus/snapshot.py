@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import msgspec
 
 from gtft import __version__
+from gtft.artifact import MANIFEST as ARTIFACT_FILE
 from gtft.artifact import (
     Artifact,
-    canonical_json,
     hash_json,
     stage_artifact,
     verify_artifact,
@@ -39,7 +38,7 @@ from gtft.errors import EvidenceError
 KIND = "corpus"
 TRAIN, HELDOUT, PROSE = "train.jsonl", "heldout.jsonl", "base.txt"
 MANIFEST, HEALTH, HEALTH_PAGE = "manifest.json", "health.json", "health.md"
-# Copies of databases while they are read.
+# Copies of databases and changed texts, while a harvest runs.
 _ASIDE = "aside-"
 FLAGS, PAIRS = "flags.jsonl", "preferences.jsonl"
 
@@ -81,13 +80,15 @@ def make_corpus(
             made = cache / "made" / describe_everything(settings, listed, suites)
             found = _find_made(made, artifacts)
         if found is not None:
+            # The newest is what was asked for last.
+            (found.path / ARTIFACT_FILE).touch()
             return found
-        out, cleaner = harvest(settings, listed, cache, workdir, suites, report, timings)
-    hold(cleaner.held)
-    with stage_artifact(artifacts, KIND) as staging, timings.phase("write"):
-        report(0, None, "files", "writing and scanning what is on disk")
-        _write(staging.path, out, settings, cleaner, timings)
-    cleaner.close()
+        out, cleaner = harvest(settings, listed, cache, Path(aside), suites, report, timings)
+        hold(cleaner.held)
+        with stage_artifact(artifacts, KIND) as staging, timings.phase("write"):
+            report(0, None, "files", "writing and scanning what is on disk")
+            _write(staging.path, out, settings, cleaner, timings)
+        cleaner.close()
     made.parent.mkdir(parents=True, exist_ok=True)
     write_file(made, staging.result.path.name.encode())
     return staging.result
@@ -141,7 +142,7 @@ def _find_made(made: Path, artifacts: Path) -> Artifact | None:
 def _write(
     path: Path, out: Harvested, settings: Settings, cleaner: Cleaner, timings: Timings
 ) -> None:
-    redact = cleaner.redactor.redact
+    redact = cleaner.make_label_cleaner()
     meter = Meter(settings.role, settings.window_tokens)
     marks = mark_examples(out.conflicts)
     bodies = Bodies()
@@ -160,15 +161,15 @@ def _write(
     with (path / PAIRS).open("wb") as f:
         for block in out.pairs:
             f.write(msgspec.json.encode(_finish_pair(block, redact), order="sorted") + b"\n")
-    health = meter.finish(measure_flow(out), _gather_figures(out, settings, cleaner, bodies))
+    health = meter.finish(measure_flow(out), _gather_figures(out, cleaner, bodies, redact))
     bodies.close()
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": 2,
         "gtft": __version__,
         "harvest": describe_settings(settings),
-        "inputs": [{**i, "file": redact(str(i["file"]))} for i in out.inputs],
-        "sources": {name: _hide_names(t.as_dict(), redact) for name, t in out.tallies.items()},
-        "links": _hide_names(out.links.as_dict(), redact),
+        "inputs": out.inputs,
+        "sources": {name: t.rename(redact).as_dict() for name, t in out.tallies.items()},
+        "links": out.links.rename(redact).as_dict(),
         "flow": health["flow"],
         "quarantined": sorted(h.id for h in cleaner.held),
         "consent": out.figures["consent"],
@@ -176,7 +177,8 @@ def _write(
         "redaction": health["redaction"],
         "split": {**health["examples"], "leakage": health["leakage"]},
     }
-    write_json(path / MANIFEST, manifest)
+    write_json(path / MANIFEST, map_tree(manifest, redact))
+    health = map_tree(health, redact)
     write_json(path / HEALTH, health)
     (path / HEALTH_PAGE).write_text(render_health(health), "utf-8")
     write_json(path / SUMMARY_FILE, summarize(health))
@@ -206,7 +208,7 @@ def measure_flow(out: Harvested) -> list[dict[str, Any]]:
 
 
 def _gather_figures(
-    out: Harvested, settings: Settings, cleaner: Cleaner, bodies: Bodies
+    out: Harvested, cleaner: Cleaner, bodies: Bodies, redact: Callable[[str], str]
 ) -> Figures:
     drafts = {d.id: d for d in (*out.train, *out.heldout)} | out.outvoted
 
@@ -215,7 +217,7 @@ def _gather_figures(
         return None if found is None else found.read_body(bodies)["messages"]
 
     return Figures(
-        tallies={**out.tallies, "links": out.links},
+        tallies={n: t.rename(redact) for n, t in (*out.tallies.items(), ("links", out.links))},
         leakage=out.figures["leakage"],
         prose={
             "blocks": len(out.prose),
@@ -225,9 +227,9 @@ def _gather_figures(
         },
         near_duplicate_pairs=out.figures["near-duplicate pairs"],
         suspects=cleaner.suspects,
-        licences={s.name: s.licence for s in settings.sources},
+        licences=out.licences,
         conflicts=out.conflicts,
-        rules=[map_tree(r, cleaner.redactor.redact) for r in out.rules],
+        rules=[map_tree(r, redact) for r in out.rules],
         fetch=fetch,
     )
 
@@ -302,8 +304,3 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
         "on_hit": "stop" if settings.stop_on_hit else "quarantine",
         "seed": settings.seed,
     }
-
-
-def _hide_names(doc: dict[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
-    named = [{**n, "file": redact(n["file"]), "detail": redact(n["detail"])} for n in doc["named"]]
-    return json.loads(canonical_json({**doc, "named": named}))  # type: ignore[no-any-return]

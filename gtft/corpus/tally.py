@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,17 @@ class Tally:
             self._named[named.reason] += 1
             if self._named[named.reason] <= NAMED_PER_REASON:
                 self.named.append(named)
+
+    def rename(self, change: Callable[[str], str]) -> Tally:
+        """The same with ``change`` applied to every name in it; counts of names that become one are added up."""
+        out = Tally()
+        for table, counts in self.tables.items():
+            for key, n in counts.items():
+                out.tables.setdefault(change(table), Counter())[change(key)] += n
+        out.named = [
+            Named(change(x.reason), change(x.file), x.line, change(x.detail)) for x in self.named
+        ]
+        return out
 
     def as_dict(self) -> dict[str, Any]:
         """Tables with sorted keys, and the named places in order of meeting."""

@@ -13,7 +13,7 @@ import pytest
 
 from gtft.artifact import Artifact, verify_artifact
 from gtft.contract import Job, parse_event
-from gtft.corpus.claims import Claims, read_settled
+from gtft.corpus.claims import Claims
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import list_files
 from gtft.corpus.library import read_examples
@@ -22,6 +22,7 @@ from gtft.corpus.sources.sniff import sniff
 from gtft.corpus.tally import Tally
 from gtft.recipe.schema import Harvest, Recipe, Source
 from gtft.shelf import read_document
+from source_case import read_settled
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(

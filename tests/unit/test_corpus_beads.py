@@ -279,3 +279,15 @@ def test_formulas_that_are_no_toml_or_say_nothing_are_counted(tmp_path: Path) ->
     assert talk.links == ("formula:mol-mill",)
     assert talk.entries[1].text.startswith("```toml\ndescription")
     assert dict(tally.tables["dropped"]) == {"not TOML": 3, "no description": 1}
+
+
+def test_a_bead_is_of_the_agent_who_filed_it(tmp_path: Path) -> None:
+    # Without it, nobody could withdraw the beads that an agent filed.
+    talks, _ = harvest(
+        tmp_path,
+        bead(created_by="gizmo/crew/ann"),
+        bead(id="gz-2", created_by="mayor"),
+        bead(id="gz-3", created_by="ann"),
+    )
+    actors = {t.evidence.candidates[0].bead: t.evidence.candidates[0].actor for t in talks}
+    assert actors == {"gz-1": "gizmo/crew/ann", "gz-2": "mayor", "gz-3": None}

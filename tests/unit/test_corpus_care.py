@@ -267,5 +267,7 @@ def test_the_quarantine_is_shown_and_decided_by_people(ws: Workspace) -> None:
         ws.path, "quarantine", "release", held[1].id, *decide, "--as", "gizmo/polecats/nux"
     )
     assert "may not release" in error.what
-    waiting = data(ws.path, "quarantine", "--waiting")["held"]
+    assert run(ws.path, "quarantine", "list") == run(ws.path, "quarantine")
+    waiting = data(ws.path, "quarantine", "list", "--waiting")["held"]
+    assert waiting == data(ws.path, "quarantine", "--waiting")["held"]
     assert [h["id"] for h in waiting] == [held[2].id]

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gtft.corpus.claims import Claims, read_settled
+from gtft.corpus.claims import Claims
 from gtft.corpus.example import Conversation
 from gtft.corpus.files import InputFile
 from gtft.corpus.sources.claude_code import read
 from gtft.corpus.tally import Tally
+from source_case import read_settled
 
 
 def user(uuid: str, content: Any, **more: Any) -> dict[str, Any]:
@@ -357,3 +358,25 @@ def test_a_session_that_the_web_exported_is_one_object(tmp_path: Path) -> None:
     assert [(e.line, e.text) for e in talk.entries] == [(1, "go"), (2, "yes")]
     assert list(tally.tables["drift"]) == ["record brand-new {type}"]
     assert tally.get("bad", "not an object") == 1
+
+
+def test_records_with_an_empty_session_id_are_a_session_of_the_file(tmp_path: Path) -> None:
+    rows = [
+        user("u1", "Mend the pump", sessionId=""),
+        answer("a1", "m1", text("Done"), sessionId=""),
+    ]
+    talks, _ = harvest(tmp_path, x=rows)
+    assert [said(t) for t in talks] == [[("user", "Mend the pump"), ("assistant", "Done")]]
+    assert talks[0].evidence.session == "x.jsonl"
+
+
+def test_what_is_no_time_is_not_taken_for_one(tmp_path: Path) -> None:
+    when = "2026-03-01T09:00:00.000Z"
+    talks, _ = harvest(
+        tmp_path,
+        a=[
+            user("u1", "Mend the pump", timestamp="Ada of the mill"),
+            answer("a1", "m1", text("Done"), timestamp=when),
+        ],
+    )
+    assert (talks[0].evidence.started, talks[0].evidence.ended) == ("", when)

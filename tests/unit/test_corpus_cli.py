@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from gtft.artifact import short_id
+from gtft.cli.corpus import show_places
 from gtft.cli.main import main
 from gtft.corpus.harvest import Settings
 from gtft.corpus.intake import Source
@@ -88,6 +89,15 @@ def test_preview_marks_what_is_trained(workspace: tuple[Path, str]) -> None:
     assert shown["trained"] == [m["role"] == "assistant" for m in shown["messages"]]
     assert data(folder, "preview", "--example", shown["id"])["examples"] == [shown]
     assert "[trained]" not in run(folder, "preview", "-n", "1", "--side", "heldout")
+    # An id is enough, on whatever side the example is.
+    (held,) = data(folder, "preview", "-n", "1", "--side", "heldout")["examples"]
+    page = run(folder, "preview", "--example", held["id"])
+    assert "held out" in page and "[trained]" not in page
+    with pytest.raises(GtftError, match="no such example on the train side"):
+        run(folder, "preview", "--example", held["id"], "--side", "train")
+    with pytest.raises(GtftError) as caught:
+        run(folder, "preview", "--select", "label:audit:good")
+    assert "keeps no labels" in caught.value.why
     with pytest.raises(GtftError, match="no such example"):
         run(folder, "preview", "--role", "nobody")
 
@@ -116,3 +126,15 @@ def test_a_file_that_is_not_there_is_an_input_error(workspace: tuple[Path, str])
     with pytest.raises(GtftError) as caught:
         run(workspace[0], "redact", "no-such-file")
     assert caught.value.exit_code == 4
+
+
+def test_show_names_the_first_places_that_were_bad(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = {"reason": "file of no known format", "file": "t/notes", "line": 0, "detail": ""}
+    torn = {"reason": "bad line", "file": "t/a.jsonl", "line": 7, "detail": "cut off"}
+    show_places({"t": {"named": [whole] * 12 + [torn], "tables": {}}})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "  t/a.jsonl:7: bad line (cut off)"
+    assert lines[3] == "  t/notes: file of no known format"
+    assert "  … and 3 more" in lines
+    show_places({"t": {"named": []}})
+    assert capsys.readouterr().out == ""

@@ -58,10 +58,20 @@ def test_every_kind_of_change_is_told_apart_with_its_cause(tmp_path: Path) -> No
 
 
 def test_the_same_file_under_other_rules_says_so(tmp_path: Path) -> None:
-    a = make_corpus(tmp_path, [make_example(1, text="with a name")])
-    b = make_corpus(tmp_path, [make_example(1, text="without")])
+    a = make_corpus(tmp_path, [make_example(1, text="with a name")], harvest={"redaction": "r1"})
+    b = make_corpus(tmp_path, [make_example(1, text="without")], harvest={"redaction": "r2"})
     (changed,) = compare(a, b).changed
     assert changed.why == "other rules or settings"
+
+
+def test_settings_are_not_named_as_the_cause_when_they_are_the_same(tmp_path: Path) -> None:
+    a = make_corpus(tmp_path, [make_example(1), make_example(2)])
+    b = make_corpus(
+        tmp_path, [make_example(1)], inputs={"t/s1.jsonl": "sha-1", "t/s2.jsonl": "sha-1"}
+    )
+    found = compare(a, b)
+    assert not found.settings
+    assert [c.why for c in found.removed] == ["withdrawals, consents or the examples beside it"]
 
 
 def test_examples_without_a_session_are_compared_by_id(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gtft.corpus.claims import Claims, read_settled
+from gtft.corpus.claims import Claims
 from gtft.corpus.files import InputFile
 from gtft.corpus.sources import docs
 from gtft.corpus.tally import Tally
+from source_case import read_settled
 
 
 def test_a_page_is_prose_and_nobody_says_anything(tmp_path: Path) -> None:

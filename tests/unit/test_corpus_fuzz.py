@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtft.corpus import jsonl
-from gtft.corpus.claims import Claims, read_settled
+from gtft.corpus.claims import Claims
 from gtft.corpus.files import InputFile
 from gtft.corpus.reading import Setup, Unit, prepare
 from gtft.corpus.redaction.redactor import RedactionConfig
@@ -24,6 +24,7 @@ from gtft.corpus.segment import Limits
 from gtft.corpus.sources import FORMATS
 from gtft.corpus.sources.sniff import sniff
 from gtft.corpus.tally import NAMED_PER_REASON, Tally
+from source_case import read_settled
 
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "claude-code": [

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from gtft.corpus.claims import read_settled
 from gtft.corpus.files import InputFile, list_files
 from gtft.corpus.sources.gemini import read
 from gtft.corpus.tally import Tally
-from source_case import harvest, said
+from source_case import harvest, read_settled, said
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HEAD = {"sessionId": "s1", "projectHash": "ab", "startTime": "2026-01-02T00:00:00Z"}

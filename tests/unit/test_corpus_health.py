@@ -146,13 +146,19 @@ def test_sides_that_share_something_are_refused() -> None:
 def test_tallies_give_links_versions_drift_and_what_was_clipped() -> None:
     tally = Tally()
     tally.add("linked by", "beacon", 3)
+    tally.add("linked by", "none", 2)
+    tally.add("unlinked", "outside the town", 4)
     tally.add("versions", "2.1.7", 9)
     tally.add("drift", "attachment x", 2)
     tally.add("characters", "said", 300)
     tally.add("characters", "left out: tool result cut", 100)
     tally.name("torn line", "a.jsonl", 7)
     health = report(1, tallies={"claude-code x": tally})
-    assert health["linked by"] == {"beacon": 3}
+    # Every conversation stands in it once.
+    assert health["linked by"] == {"beacon": 3, "none": 6}
+    assert health["unlinked"] == {
+        "outside the town": 4, "no session, and the row names no agent": 2
+    }  # fmt: skip
     assert health["versions"] == {"2.1.7": 9}
     assert health["drift"] == {"claude-code x": {"attachment x": 2}}
     assert health["bad rows"] == {"claude-code x": {"torn line": 1}}

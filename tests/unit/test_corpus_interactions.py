@@ -85,3 +85,8 @@ def test_a_file_that_names_thousands_of_types_does_not_fill_the_report(tmp_path:
     assert tally.get("records", "others") > 1000
     assert next(iter(tally.tables["drift"])) == "row odd {id, kind, odd}"
     assert len(tally.named) == NAMED_PER_REASON
+
+
+def test_what_is_no_time_is_not_taken_for_one(tmp_path: Path) -> None:
+    talks, _ = harvest(read, tmp_path, a=[call(1, created_at="Ada of the mill"), call(2)])
+    assert [t.evidence.started for t in talks] == ["", "2026-01-02T00:00:00Z"]

@@ -85,6 +85,7 @@ def test_every_refused_source_is_named_at_once() -> None:
     with pytest.raises(RecipeError) as e:
         check_licences(sources)
     assert [p.key for p in e.value.problems] == ["docs manual", "docs wiki"]
+    assert str(e.value).splitlines()[1].startswith("  docs manual: ")
     assert "no derivatives" in str(e.value)
     check_licences(sources, ("proprietary", "CC-BY-ND-4.0"))
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from gtft.corpus.claims import read_settled
 from gtft.corpus.files import list_files
 from gtft.corpus.sources.pi import read
 from gtft.corpus.tally import Tally
-from source_case import harvest, said
+from source_case import harvest, read_settled, said
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 HEAD = {"type": "session", "version": 3, "id": "s1", "cwd": "/town/gizmo/crew/max"}

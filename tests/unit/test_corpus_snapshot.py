@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gtft.artifact import Artifact, verify_artifact
+from gtft.contract import Governance, Withdrawal
 from gtft.corpus.example import Example
 from gtft.corpus.governance.quarantine import Held
 from gtft.corpus.harvest import Settings
@@ -387,6 +388,92 @@ def test_made_up_decisions_help_a_small_town_up_to_a_share(tmp_path: Path) -> No
     assert {e.provenance for e in made} == {"synthetic"}
     dropped = read_document(corpus, "health.json")["flow"][-1]["dropped"]
     assert dropped["above the share of made-up ones"] > 0
+
+
+def say(corpus: Artifact) -> str:
+    return "".join((corpus.path / f.name).read_text() for f in corpus.files)
+
+
+def test_a_warm_cache_gives_the_same_bytes_and_hides_the_same_values(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    word = "hq7X" + "tuvW9" + "zzKpq42"
+    told = session(910, ask=f"use it {words(5)}", answer=f'password = "{word}"')
+    (root / "transcripts" / "y.jsonl").write_text(told)
+    bare = session(911, ask=f"the word {word} was said {words(6)}", answer="yes nice")
+    (root / "transcripts" / "z.jsonl").write_text(bare)
+    cold = harvest(root, tmp_path / "cold", seed=8)
+    harvest(root, tmp_path / "warm")
+    warm = harvest(root, tmp_path / "warm", seed=8)
+    assert warm.id == cold.id
+    assert word not in say(warm)
+    (root / "transcripts" / "s03.jsonl").unlink()
+    assert harvest(root, tmp_path / "warm").id == harvest(root, tmp_path / "cold2").id
+    assert harvest(root, tmp_path / "warm").id == harvest(root, tmp_path / "two", workers=2).id
+
+
+def test_the_kind_of_a_value_does_not_depend_on_who_met_it_first(tmp_path: Path) -> None:
+    token = "gh" + "p_" + "A1b2C3d4E5" * 4
+    ids = set()
+    for names in (("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")):
+        root = make_town(tmp_path / "".join(names))
+        texts = (
+            session(910, ask=f"take {token} {words(5)}"),
+            session(911, ask=f'password = "{token[4:]}" {words(6)}'),
+            session(912, ask=f"here {token[4:]} it is {words(7)}"),
+        )
+        for name, text in zip(names, texts, strict=True):
+            (root / "transcripts" / f"y{name}.jsonl").write_text(text)
+        corpus = harvest(root, tmp_path / f"ws{''.join(names)}")
+        assert token[4:] not in say(corpus)
+        ids.add(frozenset(e.id for e in both(corpus)))
+    assert len(ids) == 1
+
+
+def test_a_withdrawn_session_does_not_come_back_through_its_fork(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    text = session(900, ask=f"Fix the WITHDRAWN mill {words(3)}", answer="sure")
+    (root / "transcripts" / "y.jsonl").write_text(text)
+    rows = [json.loads(line) for line in text.splitlines()]
+    fork = [{**r, "sessionId": "fork", "version": "2.1.6"} for r in rows]
+    (root / "transcripts" / "z.jsonl").write_text("\n".join(map(json.dumps, fork)))
+    assert "WITHDRAWN" in say(harvest(root, tmp_path / "ws1"))
+    gone = Governance(withdrawals=(Withdrawal(kind="session", who="s900"),))
+    assert "WITHDRAWN" not in say(harvest(root, tmp_path / "ws2", governance=gone))
+
+
+def test_hostile_names_end_nothing_and_stand_nowhere(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    token = "gh" + "p_" + "A1b2C3d4E5" * 4
+    rows = [json.loads(line) for line in session(920, answer="").splitlines()]
+    rows[0]["timestamp"] = token
+    rows[1]["message"]["model"] = f"/home/steve/{token}"
+    rows[1]["message"]["content"] = [
+        {"type": "text", "text": "yes"},
+        {"type": f"block {token}"},
+        {"type": "tool_use", "id": "c", "name": token, "input": {token: "x"}},
+    ]
+    done = {"type": "tool_result", "tool_use_id": "c", "content": "ok"}
+    rows.append({**rows[0], "uuid": "920-9", "message": {"role": "user", "content": [done]}})
+    rows.append({**rows[0], "uuid": "920-8", "type": f"kind {token}", "sessionId": token})
+    (root / "transcripts" / f"{token}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = harvest(root, tmp_path / "ws")
+    assert token not in say(corpus) and "steve" not in say(corpus)
+    assert [e for e in both(corpus) if e.messages[-1]["role"] == "tool"]
+
+
+def test_a_source_that_stands_twice_is_counted_once_and_named_apart(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    once = harvest(root, tmp_path / "ws1", sources=(Source("auto", "transcripts", "MIT"),))
+    twice = (Source("auto", "transcripts", "MIT"), Source("auto", "transcripts", "own"))
+    corpus = harvest(root, tmp_path / "ws2", sources=twice)
+    assert {e.id for e in both(corpus)} == {e.id for e in both(once)}
+    licences = read_document(corpus, "health.json")["licences"]
+    assert licences == {"auto transcripts": "MIT", "auto transcripts (2)": "own"}
+
+
+def test_an_unknown_outcome_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'clsed' is no outcome"):
+        harvest(make_town(tmp_path / "t"), tmp_path / "ws", outcomes={"clsed": 0.0})
 
 
 def test_corpora_are_found_by_the_start_of_their_id(tmp_path: Path) -> None:

@@ -187,6 +187,15 @@ def test_a_folder_offers_plain_files_alone(tmp_path: Path) -> None:
     assert sorted(n.file for n in tally.named) == ["home/empty", "home/out", "home/pipe"]
 
 
+def test_a_workspace_below_a_source_is_not_read(tmp_path: Path) -> None:
+    for name in ("town/notes.md", ".gtft/redaction.key", ".gtft/artifacts/corpus-1/base.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("The key of the mill is under the mat.")
+    tally = Tally()
+    assert [f.name for f in list_files(tmp_path, ".", tally)] == ["town/notes.md"]
+    assert dict(tally.tables["files"]) == {"folder of a gtft workspace": 1}
+
+
 def test_a_folder_without_files_and_one_that_is_not_there_are_errors(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no file"):

@@ -273,12 +273,12 @@ def test_a_rule_set_that_misses_a_canary_stops_everything(monkeypatch: pytest.Mo
     check_rules(make_redactor())
     fewer = tuple(r for r in redactor.RULES if "jwt" not in r.kind)
     monkeypatch.setattr(redactor, "RULES", fewer)
-    redactor._start_engine.cache_clear()
+    redactor._ENGINES.clear()
     try:
         with pytest.raises(RedactionError, match="planted"):
             check_rules(make_redactor())
     finally:
-        redactor._start_engine.cache_clear()
+        redactor._ENGINES.clear()
 
 
 def test_the_self_test_leaves_no_values_behind() -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gtft.corpus.redaction import engine as engine_module
-from gtft.corpus.redaction import gate, redactor
+from gtft.corpus.redaction import gate, personal, redactor
 from gtft.corpus.redaction.canaries import FORMS, make_canaries
 from gtft.corpus.redaction.engine import Engine
-from gtft.corpus.redaction.gate import HyperscanGate, SlowGate, compile_re2
+from gtft.corpus.redaction.gate import HyperscanGate, SlowGate, compile_re2, make_gate
 from gtft.corpus.redaction.personal import Detector
-from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
+from gtft.corpus.redaction.redactor import RedactionConfig, Redactor, start_redactor
 from gtft.corpus.redaction.rule import Rule
 from gtft.corpus.redaction.rules import RULES
 from gtft.errors import RedactionError
@@ -88,6 +89,68 @@ def test_a_rule_of_the_town_is_used_and_a_bad_one_stops_everything() -> None:
         Redactor(KEY, RedactionConfig(rules=(Rule("bad", "(", gate=("x",)),)))
 
 
+def test_every_rule_of_ours_compiles() -> None:
+    for rule in RULES:
+        compile_re2(rule.pattern)
+    for pattern in personal._PATTERNS.values():
+        compile_re2(pattern)
+
+
+def test_a_rule_that_does_not_compile_stops_what_it_is_asked_for() -> None:
+    engine = Engine([Rule("bad", "(", gate=("x",))], Detector())
+    with pytest.raises(RedactionError):
+        engine.find(b"an x is here")
+
+
+def count_compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often a gate was compiled rather than loaded, from now on."""
+    hyperscan = pytest.importorskip("hyperscan")
+    counted: list[int] = []
+
+    class Counting(hyperscan.Database):  # type: ignore[misc]
+        def compile(self, *args: object, **more: object) -> None:
+            counted.append(1)
+            super().compile(*args, **more)
+
+    monkeypatch.setattr(hyperscan, "Database", Counting)
+    return counted
+
+
+def test_a_dumped_gate_is_loaded_where_the_expressions_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = count_compiled(monkeypatch)
+    dumped = make_gate(["abc", "[0-9]{3}"]).dump()
+    assert compiled == [1]
+    again = make_gate(["abc", "[0-9]{3}"], dumped)
+    assert again.open_for(b"123 abc") == {0, 1} and compiled == [1]
+    assert make_gate(["xyz", "[0-9]{3}"], dumped).open_for(b"xyz") == {0} and compiled == [1, 1]
+    assert make_gate(["abc", "[0-9]{3}"], dumped[:40]).open_for(b"abc") == {0}
+    assert compiled == [1, 1, 1]
+
+
+def test_a_gate_that_is_kept_counts_under_the_seal_of_the_key_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = count_compiled(monkeypatch)
+
+    def start(key: bytes) -> None:
+        redactor._ENGINES.clear()
+        mine = start_redactor(key, RedactionConfig(hosts=("kept",)), tmp_path / "cache")
+        assert mine.redact(make_token(3)).startswith("<SECRET:")
+
+    start(KEY)
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    start(KEY)
+    assert compiled == [1]
+    start(b"q" * 32)
+    assert compiled == [1, 1]
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    start(b"q" * 32)
+    assert compiled == [1, 1, 1]
+
+
 def test_neighbours_that_a_rule_forbids_hide_nothing_else() -> None:
     rule = Rule("t", "Q[0-9]{6}", not_before="A-Z", not_after="0-9")
     engine = Engine([rule], Detector())
@@ -126,4 +189,4 @@ def test_clean_texts_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mine.redact(text) == text
     monkeypatch.setattr(mine._engine, "find", lambda data: pytest.fail("read again"))
     assert mine.redact(text) == text
-    redactor._start_engine.cache_clear()
+    redactor._ENGINES.clear()

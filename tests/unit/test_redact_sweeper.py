@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gtft.corpus.redaction import sweeper as sweeper_module
 from gtft.corpus.redaction.redactor import Redactor
 from gtft.corpus.redaction.sweeper import Sweeper, read_town_values
+from gtft.errors import InputError
 
 KEY = b"k" * 32
 
@@ -106,7 +107,9 @@ def test_the_values_of_a_towns_settings_are_looked_for_everywhere(tmp_path: Path
         json.dumps({"auth": {"client_secret": three}}, indent=2)
     )
     mine = Redactor(KEY)
-    read_town_values([tmp_path / ".env", tmp_path / "settings.json", tmp_path / "absent"], mine)
+    read_town_values([tmp_path / ".env", tmp_path / "settings.json"], mine)
+    with pytest.raises(InputError, match="absent does not exist"):
+        read_town_values([tmp_path / "absent"], mine)
     assert {one, two, three} <= set(mine.values)
     swept = Sweeper(mine.values).sweep(f"bare {one} {two} {three} end")
     assert not any(v in swept for v in (one, two, three))

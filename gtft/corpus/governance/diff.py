@@ -109,9 +109,7 @@ def compare(a: Artifact, b: Artifact) -> Diff:
 class _Inputs:
     """The input files of two manifests: (source, file) → sha256."""
 
-    def __init__(
-        self, before: dict[str, Any], after: dict[str, Any], other_settings: bool
-    ) -> None:
+    def __init__(self, before: dict[str, Any], after: dict[str, Any], other_settings: bool) -> None:
         self._other_settings = other_settings
         self._of = {"a": _read_inputs(before), "b": _read_inputs(after)}
         self._files = {
@@ -136,7 +134,9 @@ class _Inputs:
             return "its file is new" if side == "b" else "its file is not read any more"
         if here.get(file) != there[file]:
             return "its file changed"
-        return "other rules or settings" if self._other_settings else "what is left out changed"
+        if self._other_settings:
+            return "other rules or settings"
+        return "withdrawals, consents or the examples beside it"
 
 
 def _read(corpus: Artifact) -> Iterator[tuple[str, _Kept]]:

@@ -64,7 +64,7 @@ def check_licences(
             "a source may not be trained on",
             problems=problems,
             why="the licence that the recipe states for it does not allow a derivative work",
-            fix="take the source out; or, with the owner's leave, name its licence in licences",
+            fix='take the source out; or, with the owner\'s leave: licences = ["…"] in [gtft.harvest]',
         )
 
 

@@ -13,7 +13,7 @@ from gtft.errors import EvidenceError
 
 class Row(msgspec.Struct, frozen=True):
     """Whose an example is and what it is about. ``labels`` are those of its bead, ``parent`` the session
-    that started a sub-agent, ``started`` a date (YYYY-MM-DD); "" or None is what is not known."""
+    that started a sub-agent, ``links`` the cluster keys that it is tied to, ``started`` a date (YYYY-MM-DD); "" or None is what is not known."""
 
     source: str = ""
     role: str | None = None
@@ -27,6 +27,7 @@ class Row(msgspec.Struct, frozen=True):
     started: str = ""
     contributor: str = ""
     labels: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 class Place(msgspec.Struct, frozen=True):

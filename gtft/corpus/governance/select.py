@@ -103,4 +103,4 @@ def _guess(word: str, known: Sequence[str], tail: str = "") -> str:
 
 
 def _refuse(item: str, why: str, fix: str) -> UsageError:
-    return UsageError(f"--select {item[:80]}: not understood", why=why, fix=fix)
+    return UsageError(f"select {item[:80]!r} is not understood", why=why, fix=fix)

@@ -110,7 +110,9 @@ class Withdrawals:
         known = self._of[kind]
         if kind == "session":
             cluster = row.cluster.removeprefix("session:") if row.cluster[:8] == "session:" else ""
-            return not known.isdisjoint((row.session, row.parent, cluster))
+            # A fork or a resumed copy holds the same records under another session.
+            tied = [x.removeprefix("session:") for x in row.links if x.startswith("session:")]
+            return not known.isdisjoint((row.session, row.parent, cluster, *tied))
         if kind == "bead":
             cluster = row.cluster.removeprefix("bead:") if row.cluster[:5] == "bead:" else ""
             return any(not known.isdisjoint(_above(b)) for b in (row.bead or "", cluster))

@@ -31,6 +31,8 @@ NEAR_WINDOW = 0.9
 _LISTED = 20
 _MOST_NAMES = 10_000
 _OTHERS = "(others)"
+# Of beads and model calls; why a session is not linked, the linker says.
+_NO_AGENT = "no session, and the row names no agent"
 
 _PLACEHOLDER = re.compile(r"<SECRET:([a-z0-9_]{1,60}):([0-9a-f]{1,64})>")
 # Pseudonyms as `gtft.corpus.redaction.personal` makes them. Each begins with plain letters: the search for
@@ -258,8 +260,7 @@ class Meter:
             },
             "train by source and role": {s: _sort(c) for s, c in sorted(self._cells.items())},
             "licences": dict(sorted(figures.licences.items())),
-            "linked by": _merge(figures.tallies, "linked by"),
-            "unlinked": _merge(figures.tallies, "unlinked"),
+            **_describe_links(figures.tallies),
             "versions": _merge(figures.tallies, "versions"),
             "flow": list(flow),
             "redaction": self._describe_redaction(figures.suspects),
@@ -394,6 +395,16 @@ def _merge(tallies: Mapping[str, Tally], table: str) -> dict[str, int]:
 
 def _gather(tallies: Mapping[str, Tally], table: str) -> dict[str, dict[str, int]]:
     return {n: _sort_by_name(t.tables.get(table, Counter())) for n, t in sorted(tallies.items())}
+
+
+def _describe_links(tallies: Mapping[str, Tally]) -> dict[str, dict[str, int]]:
+    """Every conversation once: by what linked it, and why the rest ("none") is not linked."""
+    linked, why = _merge(tallies, "linked by"), _merge(tallies, "unlinked")
+    if silent := linked.get("none", 0):
+        why[_NO_AGENT] = silent
+    if why:
+        linked["none"] = sum(why.values())
+    return {"linked by": linked, "unlinked": why}
 
 
 def _list_duplicates(flow: Iterable[dict[str, Any]]) -> dict[str, int]:

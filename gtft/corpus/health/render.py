@@ -11,6 +11,7 @@ _ROWS = 15
 _LONGEST = 120
 # In a column of names.
 _NAME = 72
+_ESCAPED = re.compile(r"\\<(SECRET:[a-z0-9_]{1,60}:[0-9a-f]{8})\\>")
 _MARKUP = re.compile(r"([|`*<>\\\[\]])")
 
 
@@ -52,7 +53,8 @@ def _keep(char: str) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return _MARKUP.sub(r"\\\1", clean(value))
+    # A placeholder stays as it is everywhere: readers know it by its form.
+    return _ESCAPED.sub(r"<\1>", _MARKUP.sub(r"\\\1", clean(value)))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -194,6 +196,7 @@ def _flow(health: dict[str, Any]) -> str:
         "\n".join(lines),
         _counts("types that gtft does not know (drift)", drift),
         _counts("bad rows", bad),
+        "Where the first of them are: gtft corpus show" if bad else "",
     )
 
 
@@ -222,7 +225,7 @@ def _conflicts(health: dict[str, Any]) -> str:
     for rule in c["rules"]:
         lines.append(f"- {clean(rule['command'])}: {clean(rule['why'])}")
         lines += [
-            f"  - {s['what']} ({clean(s['where'])} {s['date']}): {clean(s['text'], 200)}"
+            f"  - {s['what']} ({clean(' '.join((s['where'], s['date'])))}): {clean(s['text'], 200)}"
             for s in rule["sides"]
         ]
     return _section("Conflicts", "\n".join(lines))

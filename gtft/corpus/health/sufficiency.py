@@ -164,7 +164,7 @@ def _list_collecting(health: dict[str, Any], mine: dict[str, Any]) -> list[str]:
 
 def _name_next(verdict: str, health: dict[str, Any]) -> str:
     if verdict == NOT_YET:
-        return "gtft recipe show mol-gtft-finetune    (add sources, then run it again)"
+        return "gtft recipe list    (add sources to the recipe of this corpus, then run it again)"
     if health["staleness"]["training examples"]:
         return "gtft corpus health --flagged stale    (which examples, before you train)"
-    return "gtft run mol-gtft-finetune"
+    return "gtft run RECIPE    (that of this corpus; its harvest is not done again)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -253,20 +253,38 @@ def _choose_blocks(
     out: Harvested,
 ) -> None:
     """Prose and preference pairs of the training side; what they share with the other is left out."""
-    read = [b.read() for b in blocks]
-    words = hash_many([_write_plain(r).encode() for r in read])
-    leaks = guard.rare.shares_many(words) | guard.tests.shares_many(words)
     prose: dict[str, None] = {}
-    for block, value, leak in zip(blocks, read, leaks.tolist(), strict=True):
+    pairs: set[tuple[bytes, str]] = set()
+    for block, value, leak in _judge_blocks(blocks, guard):
         if groups.find(block.link) in held:
             out.left_out[f"{block.kind} held out"] += 1
         elif leak:
             out.left_out[f"{block.kind} left out as leak"] += 1
+        elif block.kind == "pair" and (block.body, block.why) in pairs:
+            out.left_out["pair: exact duplicate"] += 1
         elif block.kind == "pair":
+            pairs.add((block.body, block.why))
             out.pairs.append(block)
         elif value:
             prose.setdefault(value)
     out.prose = list(prose)
+
+
+def _judge_blocks(blocks: Sequence[Block], guard: _Guard) -> Iterator[tuple[Block, Any, bool]]:
+    """Each block with what it says, and whether training must not hold it; a batch at a time."""
+    at = 0
+    while at < len(blocks):
+        some: list[tuple[Block, Any, bytes]] = []
+        size = 0
+        while at < len(blocks) and size < _BATCH:
+            value = blocks[at].read()
+            some.append((blocks[at], value, _write_plain(value).encode()))
+            size += len(some[-1][2])
+            at += 1
+        words = hash_many([text for _, _, text in some])
+        leaks = guard.rare.shares_many(words) | guard.tests.shares_many(words)
+        for (block, value, _), leak in zip(some, leaks.tolist(), strict=True):
+            yield block, value, leak
 
 
 def _write_plain(value: object) -> str:

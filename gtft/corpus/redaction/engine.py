@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import msgspec
 import xxhash
@@ -23,6 +25,7 @@ _OPENING = b"<SECRET:"
 _PIECE = 1 << 16
 _OVERLAP = 1 << 14
 _BEFORE = 1 << 11
+_MOST_PLANS = 10_000
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -44,17 +47,19 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class _Confirm:
-    """A rule with its pattern compiled."""
+    """A rule with its pattern, compiled at first use: most rules find nothing to look at."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.pattern = compile_re2(rule.pattern)
-        self._groups = self.pattern.groups
         self._before = _expand(rule.not_before)
         self._after = _expand(rule.not_after)
 
+    @cached_property
+    def pattern(self) -> Any:
+        return compile_re2(self.rule.pattern)
+
     def find(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """The spans of the secrets in ``data``."""
+        """The spans of the secrets in ``data``. Raises RedactionError when the rule does not compile."""
         pattern, guard = self.pattern, self.rule.guard
         for m in pattern.finditer(data):
             start, end = m.span()
@@ -62,7 +67,7 @@ class _Confirm:
                 continue
             if end < len(data) and data[end] in self._after:
                 continue
-            for group in range(1, self._groups + 1):
+            for group in range(1, pattern.groups + 1):
                 if m.start(group) >= 0:
                     start, end = m.span(group)
                     break
@@ -71,13 +76,21 @@ class _Confirm:
                 yield start, end
 
 
+class _Plan(msgspec.Struct, frozen=True):
+    """What an opened gate asks for: rules by number, kinds of personal data, views."""
+
+    rules: tuple[int, ...]
+    personal: frozenset[str]
+    hints: frozenset[str]
+
+
 class Engine:
     """Rules and personal data compiled together; made once for a process and a configuration.
 
-    Raises RedactionError when anything does not compile.
+    Raises RedactionError when a gate does not compile. ``dumped``: `dump_gate` of an engine with the same rules.
     """
 
-    def __init__(self, rules: Sequence[Rule], detector: Detector) -> None:
+    def __init__(self, rules: Sequence[Rule], detector: Detector, dumped: bytes = b"") -> None:
         self._detector = detector
         self._rules = [_Confirm(r) for r in rules]
         self._personal = detector.gates()
@@ -90,8 +103,13 @@ class Engine:
             for expression in gates:
                 opens.setdefault(expression, []).append(name)
         self._opens = list(opens.values())
-        self._gate: Gate = make_gate(list(opens))
+        self._gate: Gate = make_gate(list(opens), dumped)
+        self._plans: dict[frozenset[int], _Plan] = {}
         self._of_lines = {i for i, r in enumerate(rules) if r.lines}
+
+    def dump_gate(self) -> bytes:
+        """The compiled gate, for another process with the same rules."""
+        return self._gate.dump()
 
     def find(self, data: bytes) -> list[Span] | None:
         """Spans to replace, sorted and apart from each other; None when not even the gate opened."""
@@ -116,37 +134,52 @@ class Engine:
         opened = self._gate.open_for(data)
         if not opened:
             return None
+        plan = self._plan(opened)
+        spans = list(self._read(View(data), plan))
+        if plan.hints:
+            spans += self._read_views(data, plan)
+        return spans
+
+    def _plan(self, opened: set[int]) -> _Plan:
+        known = self._plans.get(which := frozenset(opened))
+        if known is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            asked = {what for i in opened for what in self._opens[i]}
+            names = frozenset(a for a in asked if isinstance(a, str))
+            rules = sorted(a for a in asked if isinstance(a, int))
+            lines = () if self._of_lines.isdisjoint(rules) else ("lines",)
+            hints = frozenset((*(names & views.HINTS.keys()), *lines))
+            known = self._plans[which] = _Plan(tuple(rules), names & self._personal.keys(), hints)
+        return known
+
+    def _read_views(self, data: bytes, plan: _Plan) -> list[Span]:
+        """What stands in the views of a text and in their views."""
         spans: list[Span] = []
-        # The views still to be read, each with what the gate says of it.
-        waiting = deque([(View(data), opened)])
+        # The views whose own views are still to be made.
+        waiting = deque([(View(data), plan)])
         seen = {xxhash.xxh3_128_digest(data)}
         left = views.limit_size(len(data))
         while waiting:
-            view, opened = waiting.popleft()
-            asked = {what for i in opened for what in self._opens[i]}
-            spans += self._read(view, asked)
-            for child in views.grow(view, self._hints(asked)):
+            view, plan = waiting.popleft()
+            for child in views.grow(view, plan.hints):
                 mark = xxhash.xxh3_128_digest(child.data)
                 left -= len(child.data)
                 if left > 0 and mark not in seen:
                     seen.add(mark)
                     opened = self._gate.open_for(child.data)
                     if opened:
-                        waiting.append((child, opened))
+                        child_plan = self._plan(opened)
+                        spans += self._read(child, child_plan)
+                        waiting.append((child, child_plan))
         return spans
 
-    def _hints(self, asked: set[int | str]) -> set[str]:
-        hints = {a for a in asked if isinstance(a, str)}
-        if not asked.isdisjoint(self._of_lines):
-            hints.add("lines")
-        return hints
-
-    def _read(self, view: View, asked: set[int | str]) -> Iterator[Span]:
+    def _read(self, view: View, plan: _Plan) -> Iterator[Span]:
         """What the rules and, where lines are whole, the personal data say of one view."""
         data = view.data
         taken = [m.span() for m in _PLACEHOLDER_BYTES.finditer(data)] if _OPENING in data else []
         joined = view.step == "join"
-        for number in sorted(a for a in asked if isinstance(a, int)):
+        for number in plan.rules:
             confirm = self._rules[number]
             for start, end in confirm.find(data):
                 if _overlaps(start, end, taken) or (
@@ -157,10 +190,9 @@ class Engine:
                 value = data[start:end].decode("utf-8", "replace")
                 own = not confirm.rule.context
                 yield Span(first, last, confirm.rule.kind, value, own=own, joined=joined)
-        names = {a for a in asked if a in self._personal}
-        if names and not view.has_step("join") and not view.has_step("base64"):
+        if plan.personal and not view.has_step("join") and not view.has_step("base64"):
             escaped = b"\\" in data
-            for p in self._detector.find(data, {str(n) for n in names}):
+            for p in self._detector.find(data, plan.personal):
                 start = _skip_escape(data, p.start) if escaped else p.start
                 if start < p.end and not _overlaps(start, p.end, taken):
                     first, last = view.find_source(start, p.end)

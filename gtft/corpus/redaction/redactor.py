@@ -12,15 +12,16 @@ import hmac
 import importlib.metadata
 import os
 import secrets
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xxhash
 from msgspec.structs import replace
 
+from gtft.artifact import write_file
 from gtft.corpus.redaction.engine import PLACEHOLDER, Engine, Span
+from gtft.corpus.redaction.gate import compile_re2
 from gtft.corpus.redaction.personal import Detector, make_pseudonym
 from gtft.corpus.redaction.rule import Rule
 from gtft.corpus.redaction.rules import RULES, SENSITIVE_KEY, is_stand_in
@@ -28,6 +29,8 @@ from gtft.errors import InputError, translate_os_error
 
 KEY_BYTES = 32
 LEAST_PROPAGATED = 12
+_GATE_NAME = "redaction.gate"
+_SEAL_BYTES = 32
 # Raised when what is found or what is put in its place changes without a change of a rule.
 _VERSION = 2
 # No rule and no personal data fits in fewer characters.
@@ -64,7 +67,8 @@ class Finding:
 class Redactor:
     """Replaces and collects. ``values``: each confirmed value that is long and strange enough to be looked for
     elsewhere → its placeholder. ``placed`` counts placeholders that were put. Rules are compiled once for a process
-    and a configuration; raises RedactionError when one does not compile."""
+    and a configuration; raises RedactionError when one does not compile. ``gate``: from `dump_gate` of a redactor
+    with the same configuration, so that another process need not compile it."""
 
     key: bytes = field(repr=False)
     config: RedactionConfig = RedactionConfig()
@@ -75,8 +79,14 @@ class Redactor:
     _clean: set[bytes] = field(default_factory=set, repr=False)
     _keys: dict[str, tuple[str, bool]] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        self._engine = _start_engine(self.config)
+    gate: InitVar[bytes] = b""
+
+    def __post_init__(self, gate: bytes) -> None:
+        self._engine = _start_engine(self.config, gate)
+
+    def dump_gate(self) -> bytes:
+        """The compiled gate (about 2 MB), for `Redactor(key, config, gate=…)` in a child process."""
+        return self._engine.dump_gate()
 
     @property
     def digest(self) -> str:
@@ -204,9 +214,22 @@ class Redactor:
         return known
 
 
-@lru_cache(maxsize=4)
-def _start_engine(config: RedactionConfig) -> Engine:
-    return Engine((*RULES, *config.rules), Detector(config.names, config.hosts))
+# The engines of this process; few configurations are ever used in one.
+_ENGINES: dict[RedactionConfig, Engine] = {}
+_MOST_ENGINES = 4
+
+
+def _start_engine(config: RedactionConfig, gate: bytes) -> Engine:
+    known = _ENGINES.get(config)
+    if known is None:
+        for rule in config.rules:
+            # Ours are compiled by the tests, and at first use; a town's own are not known to be right.
+            compile_re2(rule.pattern)
+        if len(_ENGINES) >= _MOST_ENGINES:
+            _ENGINES.clear()
+        detector = Detector(config.names, config.hosts)
+        known = _ENGINES[config] = Engine((*RULES, *config.rules), detector, gate)
+    return known
 
 
 def digest_rules(key: bytes, config: RedactionConfig) -> str:
@@ -288,6 +311,31 @@ def count_characters(data: bytes) -> int:
 def _versions() -> list[str]:
     """The engines that are here; the gate may be either one, since both find the same."""
     return ["re2 " + importlib.metadata.version("google-re2")]
+
+
+def start_redactor(key: bytes, config: RedactionConfig, cache: Path) -> Redactor:
+    """A redactor whose gate is kept in the folder ``cache``: compiling it takes a second.
+
+    What is kept there counts only under a seal of the key, which never leaves the workspace.
+    """
+    path = cache / _GATE_NAME
+    try:
+        kept = path.read_bytes()
+    except OSError:
+        kept = b""
+    gate = kept[_SEAL_BYTES:]
+    if not hmac.compare_digest(kept[:_SEAL_BYTES], _seal(gate, key)):
+        gate = b""
+    redactor = Redactor(key, config, gate=gate)
+    dumped = redactor.dump_gate()
+    if dumped and dumped != gate:
+        cache.mkdir(parents=True, exist_ok=True)
+        write_file(path, _seal(dumped, key) + dumped, mode=0o600)
+    return redactor
+
+
+def _seal(gate: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, b"gate\0" + gate, hashlib.sha256)
 
 
 def load_key(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from gtft.corpus.redaction.engine import PLACEHOLDER
 from gtft.corpus.redaction.gate import HAS_HYPERSCAN, compile_re2
 from gtft.corpus.redaction.redactor import Redactor, count_characters, may_propagate
-from gtft.errors import translate_os_error
+from gtft.errors import InputError, translate_os_error
 
 _LEAST_FORM = 12
 _RUN_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-=")
@@ -206,13 +206,22 @@ def _whole_run(data: bytes, start: int, end: int) -> tuple[int, int]:
 def read_town_values(paths: Sequence[Path], redactor: Redactor) -> None:
     """Adds the secrets in a town's ``.env`` and settings files to ``redactor.values``; nothing else of them is kept.
 
-    Each setting is read with its key. A file that is absent is passed over; one over 1 MB is no settings file.
-    Raises InputError when one cannot be read.
+    Each setting is read with its key. Raises InputError when a file is absent, over 1 MB, or cannot be read.
     """
     for path in paths:
         try:
-            if not path.is_file() or path.stat().st_size > _LARGEST_SETTINGS:
-                continue
+            if not path.is_file():
+                raise InputError(
+                    f"{path} does not exist",
+                    why="[gtft.harvest.redaction] settings names it, so that its values are hidden",
+                    fix="correct the path in the recipe (gtft recipe lint)",
+                )
+            if path.stat().st_size > _LARGEST_SETTINGS:
+                raise InputError(
+                    f"{path} is too large for a settings file",
+                    why=f"it has more than {_LARGEST_SETTINGS} bytes",
+                    fix="name the settings file itself in [gtft.harvest.redaction] settings",
+                )
             text = path.read_bytes().decode("utf-8", "replace")
         except OSError as e:
             raise translate_os_error(e, f"reading {path.name}") from e

@@ -16,7 +16,7 @@ from __future__ import annotations
 import binascii
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -70,7 +70,7 @@ class Pieces:
         return first, self.source[i] + (self.width[i] or end - self.at[i])
 
 
-@dataclass(frozen=True)
+@dataclass
 class View:
     """``data`` as read by one ``step`` from ``parent``; ``joins``: offsets where a line break was taken out."""
 
@@ -457,7 +457,7 @@ def _decode_run(run: bytes, skip: int) -> bytes:
 _CONTROL = bytes(c for c in range(256) if (c < 32 and c not in (9, 10, 13, 27)) or c == 127)
 
 
-def grow(view: View, hints: set[str]) -> Iterator[View]:
+def grow(view: View, hints: Set[str]) -> Iterator[View]:
     """The views that ``hints`` ask for; ``lines`` asks for the text without line prefixes."""
     if view.depth >= _DEEPEST:
         return

@@ -23,7 +23,7 @@ from gtft.corpus.jsonl import is_too_deep
 from gtft.corpus.linking.link import gather
 from gtft.corpus.sources.block import name_kind, note_drift, write_placeholder
 from gtft.corpus.sources.claude_record import Batch, Block, Message, Part, Record, read_batches
-from gtft.corpus.sources.clues import FIRST_TEXTS, judge_author
+from gtft.corpus.sources.clues import FIRST_TEXTS, judge_author, read_time
 from gtft.corpus.tally import Tally
 
 _HARNESS = (
@@ -135,17 +135,18 @@ class _Reader:
         repeated: Counter[str | None] = Counter()
         dropped, kept, seen, stays = self.dropped, self.kept, self.seen, self.stays
         lost = bool(self.claims.lost)
-        session_id: str | None = ""
+        session_id: str | None = None
         agent_id: str | None = None
         sidechain: bool | None = None
         version: str | None = ""
         previous: str | None = None
-        s = _Open("", "")
+        s: _Open | None = None
         for batch in read_batches(self.file, self.tally):
             kinds.update(map(_type_of, batch.records))
             for line, r in zip(batch.numbers, batch.records, strict=True):
                 if (
-                    r.session_id != session_id
+                    s is None
+                    or r.session_id != session_id
                     or r.agent_id != agent_id
                     or r.is_sidechain is not sidechain
                     or (sidechain and agent_id is None)
@@ -449,13 +450,13 @@ class _Reader:
         for (name, agent), s in self.sessions.items():
             if not s.entries:
                 continue
-            started = s.first.timestamp or "" if s.first else ""
+            started = read_time(s.first.timestamp) if s.first else ""
             evidence = Evidence(
                 session=f"{name}#{agent}" if agent else name,
                 parent=name if agent else None,
                 candidates=gather(s.texts, s.cwd, s.agent_name, name, started),
                 started=started,
-                ended=s.last.timestamp or "" if s.last else "",
+                ended=read_time(s.last.timestamp) if s.last else "",
                 branch=s.last.git_branch or "" if s.last else "",
             )
             beads = sorted({f"bead:{c.bead}" for c in evidence.candidates if c.bead})

@@ -49,8 +49,8 @@ class Clues:
             session=f"{self.session}#{branch}" if branch else self.session,
             parent=self.parent or None,
             candidates=gather(self.texts, self.cwd, self.agent_name, self.session, self.started),
-            started=self.started if _TIME.fullmatch(self.started) else "",
-            ended=self.ended if _TIME.fullmatch(self.ended) else "",
+            started=read_time(self.started),
+            ended=read_time(self.ended),
             branch=self.branch,
         )
 
@@ -63,6 +63,11 @@ class Clues:
             *(f"session:{x}" for x in others),
             *(f"bead:{x}" for x in beads),
         )
+
+
+def read_time(value: Any) -> str:
+    """The value when it is a time as ISO 8601 writes it, else nothing: a file may say anything there."""
+    return value if isinstance(value, str) and _TIME.fullmatch(value) else ""
 
 
 def judge_author(text: str, parent: str) -> Author:

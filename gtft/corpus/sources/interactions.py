@@ -14,7 +14,7 @@ from gtft.corpus.files import InputFile
 from gtft.corpus.jsonl import Row, read_rows
 from gtft.corpus.linking.link import parse_actor
 from gtft.corpus.sources.block import name_kind, note_drift, read_text
-from gtft.corpus.sources.clues import Held
+from gtft.corpus.sources.clues import Held, read_time
 from gtft.corpus.tally import Tally
 
 _KNOWN = frozenset({"llm_call", "tool_call", "label", "field_change"})
@@ -82,7 +82,7 @@ def _convert(row: Row, file: InputFile, label: str, tally: Tally) -> Conversatio
     model = read_text(r.get("model"))
     tally.add("models", name_kind(model, "unknown"))
     mark: Mark = "denied" if label.strip().lower() in _BAD else ""
-    when = read_text(r.get("created_at"))
+    when = read_time(r.get("created_at"))
     prompt, response = r["prompt"].strip(), r["response"].strip()
     return Conversation(
         source="interactions",

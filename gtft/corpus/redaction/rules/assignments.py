@@ -145,8 +145,8 @@ RULES: tuple[Rule, ...] = (
         r"\\{0,3}[\"']?(?:value|content|data|val|default)\\{0,3}[\"']?\s{0,4}[:=]\s{0,4}(?:\\{0,3}[\"']([^\"'\s\\]{5,})|([^\s\"',;\\<>{}]{6,}))",
         _gate(
             f"{_LOGIN_NAMES}|{_KEY_NAMES}",
-            r"\\{0,3}[\"']?[\s,;]{1,40}",
-            r"[^\n]{0,40}(?:value|content|data|val|default)\\{0,3}[\"']?\s{0,4}[:=]",
+            r"\\{0,3}[\"']?[\s,;]+",
+            r"[^\n]*(?:value|content|data|val|default)\\{0,3}[\"']?\s{0,4}[:=]",
         ),
         is_password,
         context=True,
@@ -155,9 +155,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "assigned_secret",
         rf"(?i)\|\s{{0,20}}[*`]{{0,3}}{_HEAD}(?:{_LOGIN_NAMES}|{_KEY_NAMES}){_TAIL}[*`]{{0,3}}\s{{0,40}}\|\s{{0,20}}[*`]{{0,3}}([^\s|`]{{6,}})[*`]{{0,3}}\s{{0,40}}(?:\||$)",
-        _gate(
-            f"{_LOGIN_NAMES}|{_KEY_NAMES}", r"[*`]{0,3}\s{0,40}\|\s{0,20}", r"[*`]{0,3}[^\s|`]{6}"
-        ),
+        _gate(f"{_LOGIN_NAMES}|{_KEY_NAMES}", r"[*`]{0,3}\s*\|\s*", r"[*`]{0,3}[^\s|`]{6}"),
         is_assigned_secret,
         context=True,
     ),
