@@ -29,7 +29,8 @@ def show_redaction(
     """Prints the redacted texts, or gives them back with their spans for ``--json``."""
     from gtft.corpus.redaction.show import Shown
 
-    shown = Shown(_find_key(ctx), _read_rules(rule_files))
+    key, cache = _find_key(ctx)
+    shown = Shown(key, _read_rules(rule_files), cache)
     # Standard input cannot be read twice.
     stdin = sys.stdin.buffer.read() if "-" in names else b""
     size = len(stdin) + sum(_measure(n) for n in names if n != "-")
@@ -59,14 +60,18 @@ def show_redaction(
     return out
 
 
-def _find_key(ctx: click.Context) -> bytes:
-    """The workspace's key, so that placeholders are those of its corpora; else one for this call alone."""
+def _find_key(ctx: click.Context) -> tuple[bytes, Path | None]:
+    """The workspace's key, so that placeholders are those of its corpora, and its cache; else a key for this
+    call alone."""
     from gtft.corpus.governance.withdrawal import KEY_FILE
     from gtft.corpus.redaction.redactor import KEY_BYTES, load_key
     from gtft.runner.workspace import locate_workspace
 
-    path = locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ) / KEY_FILE
-    return load_key(path) if path.exists() else secrets.token_bytes(KEY_BYTES)
+    workspace = locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ)
+    path = workspace / KEY_FILE
+    if not path.exists():
+        return secrets.token_bytes(KEY_BYTES), None
+    return load_key(path), workspace / "cache" / "harvest"
 
 
 def _read_rules(paths: Sequence[Path]) -> RedactionConfig:

@@ -91,6 +91,8 @@ class Settings:
     redaction: RedactionConfig = field(default_factory=RedactionConfig)
     settings_files: tuple[Path, ...] = ()
     stop_on_hit: bool = False
+    # What the recipe calls the suites that it adds; their files are given to the harvest.
+    suites: tuple[str, ...] = ()
     # Examples that a person let out of quarantine.
     released: frozenset[str] = frozenset()
     # Examples that a person dropped there.

@@ -300,6 +300,7 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
         "own_models": dict(sorted(settings.own_models.items())),
         "scenarios": settings.scenarios,
         "synthetic": settings.synthetic,
+        "suites": sorted(settings.suites),
         "redaction": digest_rules(settings.key, settings.redaction),
         "on_hit": "stop" if settings.stop_on_hit else "quarantine",
         "seed": settings.seed,

@@ -65,7 +65,9 @@ class Source(_Table):
 class Redaction(_Table):
     """What is hidden besides what the rules know."""
 
-    names: tuple[str, ...] = Field((), description="names of people, hidden wherever they stand")
+    names: tuple[str, ...] = Field(
+        (), description="names of people, hidden wherever they stand as whole words"
+    )
     hosts: tuple[str, ...] = Field((), description="host names, hidden wherever they stand")
     rules: tuple[str, ...] = Field((), description="more rules: gitleaks TOML, kingfisher files")
     settings: tuple[str, ...] = Field(
@@ -81,7 +83,9 @@ class Harvest(_Table):
 
     sources: tuple[Source, ...] = Field((), description="what is read")
     select: tuple[str, ...] = Field(
-        (), description='only what fits: "type:…", "rig:…", "role:…", "since:…", "label:…"'
+        (),
+        description='only what fits: "type:…", "rig:…", "role:…", "since:…", "until:…", "label:…", '
+        '"outcome:…", "bead:…"',
     )
     licences: tuple[str, ...] = Field((), description="licences to accept that gtft would refuse")
     min_examples: Annotated[int, Field(ge=1)] = Field(

@@ -12,7 +12,7 @@ from pathlib import Path
 import gtft
 from gtft.artifact import Artifact
 from gtft.contract import Job
-from gtft.corpus.files import list_files
+from gtft.corpus.files import list_files, name_source
 from gtft.corpus.governance.licence import check_licences
 from gtft.corpus.governance.quarantine import Quarantine
 from gtft.corpus.governance.withdrawal import KEY_FILE
@@ -97,6 +97,7 @@ def make_settings(job: Job, recipe: Recipe) -> Settings:
         synthetic=table.synthetic,
         redaction=RedactionConfig(table.redaction.names, table.redaction.hosts, tuple(rules)),
         settings_files=tuple(_locate(job, path) for path in table.redaction.settings),
+        suites=tuple(name_source(path) for path in table.suites),
         stop_on_hit=table.redaction.on_hit == "stop",
         released=frozenset(i for i, d in decisions.items() if d == "released"),
         sent_away=frozenset(i for i, d in decisions.items() if d == "dropped"),

@@ -228,14 +228,15 @@ def _start_engine(config: RedactionConfig, gate: bytes) -> Engine:
         if len(_ENGINES) >= _MOST_ENGINES:
             _ENGINES.clear()
         detector = Detector(config.names, config.hosts)
-        known = _ENGINES[config] = Engine((*RULES, *config.rules), detector, gate)
+        known = _ENGINES[config] = Engine((*config.rules, *RULES), detector, gate)
     return known
 
 
 def digest_rules(key: bytes, config: RedactionConfig) -> str:
     """`Redactor.digest`, without compiling anything."""
     parts = [str(_VERSION), *_versions(), *config.names, "\0", *config.hosts, "\0"]
-    for r in (*RULES, *config.rules):
+    # A town's own rules come first: of two that find the same span they give the kind.
+    for r in (*config.rules, *RULES):
         guard = getattr(r.guard, "__qualname__", "")
         parts += [r.kind, r.pattern, *r.gate, guard, r.not_before, r.not_after]
         parts.append(f"{r.context}{r.lines}")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from gtft.corpus.redaction.canaries import check_rules
-from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
+from gtft.corpus.redaction.redactor import RedactionConfig, Redactor, start_redactor
 from gtft.corpus.redaction.second_reader import SecondReader, replace_suspects
 from gtft.corpus.redaction.sweeper import Sweeper
 
@@ -44,13 +45,20 @@ class Spot:
 
 @dataclass
 class Shown:
-    """Both readers. Raises RedactionError at the start when one misses a planted secret."""
+    """Both readers. Raises RedactionError at the start when one misses a planted secret.
+
+    ``cache``: the folder of a workspace where compiled rules are kept; None compiles them.
+    """
 
     key: bytes = field(repr=False)
     config: RedactionConfig
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
-        self._redactor = Redactor(self.key, self.config)
+        if self.cache is None:
+            self._redactor = Redactor(self.key, self.config)
+        else:
+            self._redactor = start_redactor(self.key, self.config, self.cache)
         check_rules(self._redactor)
         self._reader = SecondReader()
         self._sweeper = Sweeper({})
