@@ -25,9 +25,8 @@ from gtft.corpus.cleaning import Cleaner, add_values
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import Labels, Origin, Provenance
 from gtft.corpus.governance.admission import Admission
-from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.row import Row, hash_contributor
 from gtft.corpus.governance.select import parse_select
-from gtft.corpus.governance.withdrawal import hash_contributor
 from gtft.corpus.health.conflict import Conflict, Rules, find_conflicts
 from gtft.corpus.health.conflict import Row as ConflictRow
 from gtft.corpus.intake import (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from gtft.corpus.claims import Claims
 from gtft.corpus.draft import Features
 from gtft.corpus.example import Conversation, Entry, Message, encode_body, name_body
 from gtft.corpus.files import InputFile, describe_input
-from gtft.corpus.governance.withdrawal import hash_contributor
+from gtft.corpus.governance.row import hash_contributor
 from gtft.corpus.health.conflict import read_taught
 from gtft.corpus.linking.link import complete
 from gtft.corpus.linking.noise import noise_of, sift
@@ -24,12 +25,14 @@ from gtft.corpus.linking.preference import find_pairs, pair_branch
 from gtft.corpus.partition.near import LANES, sketch
 from gtft.corpus.partition.words import digest_masked, hash_many
 from gtft.corpus.redaction.redactor import RedactionConfig, Redactor
-from gtft.corpus.scenarios import TownNames, make_scenarios
 from gtft.corpus.segment import Cut, Limits, assemble, cut
 from gtft.corpus.segment import Unit as Turn
 from gtft.corpus.shard import Pair, Piece, Prose, ShardWriter, Table, Talk
 from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
+
+if TYPE_CHECKING:
+    from gtft.corpus.scenarios.names import TownNames
 
 # Features are made for many examples at once: numpy's overhead is paid once.
 _BATCH = 2 << 20
@@ -109,6 +112,9 @@ def _read_unit(unit: Unit, setup: Setup, redactor: Redactor) -> None:
             if gone not in files:
                 tally.name("file that is gone", gone.name, 0)
         if unit.made:
+            # Few harvests make any up.
+            from gtft.corpus.scenarios import make_scenarios
+
             talks = make_scenarios(unit.made.count, unit.made.seed, unit.made.names)
         else:
             talks = FORMATS[unit.type].read(files, tally, claims)

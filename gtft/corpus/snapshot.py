@@ -27,7 +27,9 @@ from gtft.corpus.example import Example, map_tree
 from gtft.corpus.files import name_source
 from gtft.corpus.governance.quarantine import Held
 from gtft.corpus.harvest import Harvested, Report, Settings, Timings, harvest
-from gtft.corpus.health import Figures, Meter, make_flow, mark_examples, render_health
+from gtft.corpus.health.conflict import mark_examples
+from gtft.corpus.health.measure import Figures, Meter, make_flow
+from gtft.corpus.health.render import render_health
 from gtft.corpus.intake import Listed, digest_code, list_sources, stamp_file
 from gtft.corpus.linking.noise import is_own
 from gtft.corpus.linking.town_record import read_recorded

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from gtft.corpus.example import Origin
-from gtft.corpus.health import Figures, Meter, find_conflicts, make_flow, render_health
-from gtft.corpus.health.conflict import Row, read_taught
+from gtft.corpus.health.conflict import Row, find_conflicts, read_taught
 from gtft.corpus.health.language import NONE, guess_language
+from gtft.corpus.health.measure import Figures, Meter, make_flow
 from gtft.corpus.health.page import draw_page
+from gtft.corpus.health.render import render_health
 from gtft.corpus.health.sufficiency import NOT_YET, STARTING, TRIAL
 from gtft.corpus.health.tokens import measure_tokens
 from gtft.corpus.tally import Tally

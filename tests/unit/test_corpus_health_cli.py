@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from gtft.artifact import canonical_json, short_id, stage_artifact, write_json
 from gtft.cli.main import main
-from gtft.corpus.health import Figures, Meter, render_health
+from gtft.corpus.health.measure import Figures, Meter
+from gtft.corpus.health.render import render_health
 from gtft.errors import EvidenceError, GtftError, InputError, MissingExtra
 from health_case import answer, call, example, user
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gtft.corpus.health import Conflicts, Rules
-from gtft.corpus.health.conflict import LONGEST_DECISION, Conflict, read_taught
+from gtft.corpus.health.conflict import LONGEST_DECISION, Conflict, Conflicts, Rules, read_taught
 from health_case import answer, call, example, user
 
 

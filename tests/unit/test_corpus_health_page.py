@@ -6,7 +6,8 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from gtft.corpus.health import Conflict, Figures, Meter, Rules, make_flow
+from gtft.corpus.health.conflict import Conflict, Rules
+from gtft.corpus.health.measure import Figures, Meter, make_flow
 from gtft.corpus.health.page import draw_page
 from gtft.corpus.tally import Tally
 from health_case import answer, call, example, user

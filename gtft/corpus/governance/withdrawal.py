@@ -6,15 +6,13 @@ may be a person, is kept as a keyed hash only; its key is the workspace's and ne
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable
 from typing import Literal, get_args
 
 from gtft.contract import Withdrawal
 from gtft.corpus.governance.consent import find_own_rig, may_speak_for
-from gtft.corpus.governance.row import Row
+from gtft.corpus.governance.row import Row, hash_contributor
 from gtft.errors import UsageError
 
 Kind = Literal["session", "actor", "email", "rig", "bead"]
@@ -65,13 +63,6 @@ def make_withdrawal(kind: Kind, who: str, key: bytes) -> Withdrawal:
     if kind == "email" or (kind == "actor" and _may_be_person(name)):
         return Withdrawal(kind=kind, who=_HASHED + hash_contributor(key, name))
     return Withdrawal(kind=kind, who=name)
-
-
-def hash_contributor(key: bytes, who: str) -> str:
-    """16 hex digits of HMAC-SHA256 of an e-mail or name; "" for nobody. Equal people stay equal, and
-    nobody is guessed without the key."""
-    text = who.strip().lower().encode("utf-8", "surrogatepass")
-    return hmac.new(key, b"contributor:" + text, hashlib.sha256).hexdigest()[:16] if text else ""
 
 
 def may_withdraw(actor: str, withdrawal: Withdrawal, plain: str) -> bool:

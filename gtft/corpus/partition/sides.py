@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Flags = npt.NDArray[np.bool_]
 
 _BATCH = 1 << 20
+# Words kept in memory between passes (8 bytes each); more are read again.
+_KEPT = 1 << 22
 
 
 def partition(
@@ -195,6 +197,11 @@ class _WordsOf:
         return make_grams(_pack([words]), SHINGLE).hashes
 
 
+def _read_all(drafts: Sequence[Draft], shards: Sequence[Shard]) -> list[npt.NDArray[np.uint64]]:
+    reader = _WordsOf(drafts, shards)
+    return [reader.read(i) for i in range(len(drafts))]
+
+
 class _Everything:
     """The words of all texts in batches, as often as it is asked."""
 
@@ -207,6 +214,9 @@ class _Everything:
         self._drafts = drafts
         self._shards = shards
         self._clusters = clusters
+        # Where they are few, words are read from the disk once.
+        few = sum([d.piece.words[1] - d.piece.words[0] for d in drafts]) <= _KEPT
+        self._texts = _read_all(drafts, shards) if few else None
 
     def list_clusters(self, wanted: Flags) -> Iterator[tuple[npt.NDArray[np.int64], Words]]:
         for places, words in self._list(wanted):
@@ -230,7 +240,7 @@ class _Everything:
         size = 0
         for i in np.flatnonzero(wanted).tolist():
             places.append(i)
-            texts.append(reader.read(i))
+            texts.append(self._texts[i] if self._texts is not None else reader.read(i))
             size += len(texts[-1])
             if size >= _BATCH:
                 yield np.array(places), _pack(texts)
