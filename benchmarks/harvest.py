@@ -214,10 +214,11 @@ def _prepare_harvest(
     folder: Path, scratch: Path, workers: int, *, reader: bool
 ) -> Callable[[], dict[str, float]]:
     from gtft.corpus.cleaning import Cleaner
-    from gtft.corpus.harvest import Settings, Timings
+    from gtft.corpus.harvest import Timings
     from gtft.corpus.intake import Source
     from gtft.corpus.redaction import engine
     from gtft.corpus.redaction.second_reader import SecondReader
+    from gtft.corpus.settings import Settings
     from gtft.corpus.snapshot import make_corpus
     from gtft.recipe.schema import Harvest
 

@@ -9,17 +9,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from gtft.artifact import hash_json
-from gtft.contract import Governance
 from gtft.corpus.claims import Claims, settle
 from gtft.corpus.cleaning import Cleaner, add_values
 from gtft.corpus.draft import Block, Draft
@@ -27,12 +24,11 @@ from gtft.corpus.example import Labels, Origin, Provenance
 from gtft.corpus.governance.admission import Admission
 from gtft.corpus.governance.row import Row, hash_contributor
 from gtft.corpus.governance.select import parse_select
-from gtft.corpus.health.conflict import Conflict, Rules, find_conflicts
 from gtft.corpus.health.conflict import Row as ConflictRow
+from gtft.corpus.health.conflict import Rules, find_conflicts
 from gtft.corpus.intake import (
     SCENARIOS,
     Listed,
-    Source,
     digest_code,
     measure_files,
     plan_scenarios,
@@ -43,16 +39,17 @@ from gtft.corpus.linking.linker import Linker
 from gtft.corpus.linking.noise import is_own
 from gtft.corpus.linking.outcome import WEIGHTS, contributor_of, judge
 from gtft.corpus.linking.preference import Attempt, pair_attempts, pair_examples
-from gtft.corpus.linking.town_record import RecordPaths, TownRecords, read_records
+from gtft.corpus.linking.town_record import TownRecords, read_records
 from gtft.corpus.partition.groups import Groups
 from gtft.corpus.partition.sides import partition
 from gtft.corpus.pool import Pool
 from gtft.corpus.reading import Answer, Made, Setup, Unit, prepare
 from gtft.corpus.redaction.canaries import check_rules
-from gtft.corpus.redaction.redactor import RedactionConfig, Redactor, start_redactor
+from gtft.corpus.redaction.redactor import Redactor, start_redactor
 from gtft.corpus.redaction.sweeper import read_town_values
 from gtft.corpus.scenarios import find_names
 from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits
+from gtft.corpus.settings import Harvested, Settings
 from gtft.corpus.shard import Bodies, Piece, Shard, Talk, read_shard, sweep_asides
 from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
@@ -61,72 +58,6 @@ from gtft.errors import CorpusTooSmall, InputError, InternalError
 Report = Callable[[int, int | None, str, str], None]
 # Fewer bytes than this are read before a second process has started.
 _WORTH_A_PROCESS = 24 << 20
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A recipe's harvest table, the seed of the split, and what the workspace and the town add.
-
-    ``key`` makes placeholders and pseudonyms: the same input and key give the same corpus. ``own_models``:
-    name that a model of ours answers under → its generation. ``settings_files`` hold values to hide.
-    """
-
-    sources: tuple[Source, ...]
-    min_examples: int
-    heldout: float
-    window_tokens: int
-    tool_result_chars: int
-    near_duplicate: float
-    seed: int
-    role: str
-    key: bytes
-    scope: tuple[str, ...] = ()
-    select: tuple[str, ...] = ()
-    outcomes: Mapping[str, float] = field(default_factory=dict)
-    own_model: float = 0.0
-    own_models: Mapping[str, int] = field(default_factory=dict)
-    scenarios: int = 0
-    synthetic: float = 0.3
-    redaction: RedactionConfig = field(default_factory=RedactionConfig)
-    settings_files: tuple[Path, ...] = ()
-    stop_on_hit: bool = False
-    # What the recipe calls the suites that it adds; their files are given to the harvest.
-    suites: tuple[str, ...] = ()
-    # Examples that a person let out of quarantine.
-    released: frozenset[str] = frozenset()
-    # Examples that a person dropped there.
-    sent_away: frozenset[str] = frozenset()
-    workers: int = 1
-    governance: Governance = field(default_factory=Governance)
-    records: RecordPaths = field(default_factory=RecordPaths)
-    # Of the user that reads the beads of a database.
-    password: str = field(default="", repr=False)
-
-
-@dataclass
-class Harvested:
-    """What a harvest decided, before it is written: both sides sorted by id, and every figure."""
-
-    train: list[Draft] = field(default_factory=list)
-    heldout: list[Draft] = field(default_factory=list)
-    prose: list[str] = field(default_factory=list)
-    pairs: list[Block] = field(default_factory=list)
-    # Prose and pairs that stay out, by reason.
-    left_out: Counter[str] = field(default_factory=Counter)
-    inputs: list[dict[str, Any]] = field(default_factory=list)
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    # By source.
-    licences: dict[str, str] = field(default_factory=dict)
-    # How sessions were tied to roles and beads, over all sources.
-    links: Tally = field(default_factory=Tally)
-    staged: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    figures: dict[str, Any] = field(default_factory=dict)
-    conflicts: list[Conflict] = field(default_factory=list)
-    # What documents both demand and forbid.
-    rules: Sequence[Mapping[str, Any]] = ()
-    # What conflicts dropped, by id: both sides are shown.
-    outvoted: dict[str, Draft] = field(default_factory=dict)
 
 
 @dataclass

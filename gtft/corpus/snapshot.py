@@ -26,7 +26,7 @@ from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import Example, map_tree
 from gtft.corpus.files import name_source
 from gtft.corpus.governance.quarantine import Held
-from gtft.corpus.harvest import Harvested, Report, Settings, Timings, harvest
+from gtft.corpus.harvest import Report, Timings, harvest
 from gtft.corpus.health.conflict import mark_examples
 from gtft.corpus.health.measure import Figures, Meter, make_flow
 from gtft.corpus.health.render import render_health
@@ -34,6 +34,7 @@ from gtft.corpus.intake import Listed, digest_code, list_sources, stamp_file
 from gtft.corpus.linking.noise import is_own
 from gtft.corpus.linking.town_record import read_recorded
 from gtft.corpus.redaction.redactor import digest_rules
+from gtft.corpus.settings import Harvested, Settings
 from gtft.corpus.shard import Bodies
 from gtft.errors import EvidenceError
 

@@ -16,12 +16,12 @@ from gtft.corpus.files import list_files, name_source
 from gtft.corpus.governance.licence import check_licences
 from gtft.corpus.governance.quarantine import Quarantine
 from gtft.corpus.governance.withdrawal import KEY_FILE
-from gtft.corpus.harvest import Settings
 from gtft.corpus.intake import Source
 from gtft.corpus.linking.town_record import RecordPaths, find_records
 from gtft.corpus.partition.suite import list_suites
 from gtft.corpus.redaction.redactor import RedactionConfig, load_key
 from gtft.corpus.redaction.rule_files import read_rule_file
+from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
 from gtft.recipe.schema import Harvest, Recipe
 from gtft.workers.frame import Reporter, Stopped, main

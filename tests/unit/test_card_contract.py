@@ -5,8 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gtft.corpus.harvest import Settings
 from gtft.corpus.intake import Source
+from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
 from gtft.evals.generate import Generation
 from gtft.evals.item import CheckSpec, Item

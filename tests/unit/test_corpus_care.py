@@ -13,8 +13,7 @@ from governance_case import make_corpus, make_example
 from gtft.artifact import Artifact, short_id
 from gtft.cli.main import main
 from gtft.corpus.governance.quarantine import Held, Quarantine, Reason
-from gtft.corpus.governance.row import Place
-from gtft.corpus.governance.row import hash_contributor
+from gtft.corpus.governance.row import Place, hash_contributor
 from gtft.corpus.governance.withdrawal import KEY_FILE
 from gtft.corpus.redaction.redactor import load_key
 from gtft.errors import ConflictError, GtftError, UsageError

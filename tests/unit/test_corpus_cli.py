@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from gtft.artifact import short_id
 from gtft.cli.corpus import show_places
 from gtft.cli.main import main
-from gtft.corpus.harvest import Settings
 from gtft.corpus.intake import Source
+from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
 from gtft.errors import GtftError
 

@@ -17,9 +17,9 @@ from gtft.artifact import Artifact, verify_artifact
 from gtft.contract import Governance, Withdrawal
 from gtft.corpus.example import Example
 from gtft.corpus.governance.quarantine import Held
-from gtft.corpus.harvest import Settings
 from gtft.corpus.intake import Source
 from gtft.corpus.library import read_examples
+from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
 from gtft.errors import CorpusTooSmall, InputError, RedactionError, UsageError
 from gtft.shelf import find_on_shelf, list_shelf, read_document

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,8 @@ from gtft.corpus.partition.near import LANES, SHINGLE, find_near
 from gtft.corpus.partition.overlap import Rare, count_costs, find_rare, find_rare_of_items
 from gtft.corpus.partition.suite import read_suite
 from gtft.corpus.partition.words import Words, hash_many, make_grams
+from gtft.corpus.settings import Harvested, Settings
 from gtft.corpus.shard import Shard
-
-if TYPE_CHECKING:
-    from gtft.corpus.harvest import Harvested, Settings
 
 Flags = npt.NDArray[np.bool_]
 
