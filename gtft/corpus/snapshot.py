@@ -33,7 +33,7 @@ from gtft.corpus.health.render import render_health
 from gtft.corpus.intake import Listed, digest_code, list_sources, stamp_file
 from gtft.corpus.linking.noise import is_own
 from gtft.corpus.linking.town_record import read_recorded
-from gtft.corpus.redaction.redactor import digest_rules
+from gtft.corpus.redaction.redactor import RedactionConfig, digest_rules
 from gtft.corpus.settings import Harvested, Settings
 from gtft.corpus.shard import Bodies
 from gtft.errors import EvidenceError
@@ -110,6 +110,7 @@ def describe_everything(
     return hash_json(
         [
             digest_code(),
+            digest_rules(settings.key, settings.redaction),
             describe_governance(settings.governance),
             sorted(settings.released),
             sorted(settings.sent_away),
@@ -304,7 +305,8 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
         "scenarios": settings.scenarios,
         "synthetic": settings.synthetic,
         "suites": sorted(settings.suites),
-        "redaction": digest_rules(settings.key, settings.redaction),
+        # Which rules: equal for equal ones in any town, so without its key, names and hosts.
+        "redaction": digest_rules(b"rules", RedactionConfig(rules=settings.redaction.rules)),
         "on_hit": "stop" if settings.stop_on_hit else "quarantine",
         "seed": settings.seed,
     }

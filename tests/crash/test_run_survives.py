@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gtft.contract import EVENTS_FILE, STAGES
+from gtft.corpus.governance.withdrawal import KEY_FILE
 from gtft.runner.process import ATTEMPT_FILE, is_locked
 from gtft.runner.workspace import Workspace, open_workspace
 from tiny_town import gtft, make_town, start_gtft
@@ -52,10 +53,14 @@ class Town:
 @pytest.fixture(scope="module")
 def towns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Town]]:
     root = make_town(tmp_path_factory.mktemp("town"))
-    yield {
+    towns = {
         name: Town(root, tmp_path_factory.mktemp(name))
         for name in ("calm", "worker", "runner", "pause", "cancel")
     }
+    for town in towns.values():
+        # Placeholders and pseudonyms come of it: equal ids need equal keys.
+        (town.workspace / KEY_FILE).write_bytes(b"k" * 32)
+    yield towns
 
 
 @pytest.fixture(scope="module")

@@ -269,7 +269,11 @@ class _Reader:
         return digest.hexdigest()
 
     def _take(self, size: int) -> bytes:
-        found = self._f.read(size)
+        try:
+            found = self._f.read(size)
+        except gzip.BadGzipFile as e:
+            # It is an OSError: what writes the artifact would take it for a fault of the disk.
+            raise EOFError(str(e)) from e
         if len(found) != size:
             raise EOFError("it ends in the middle of a member")
         return found
