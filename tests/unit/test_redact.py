@@ -330,3 +330,9 @@ def test_every_canary_is_made_anew_and_long_enough_to_matter() -> None:
     canaries = make_canaries()
     assert len({kind for kind, _, _ in canaries}) >= 15
     assert all(secret in text and len(secret) >= 9 for _, text, secret in canaries)
+
+
+def test_only_the_domain_of_pseudonyms_stays() -> None:
+    said = Redactor(b"k" * 32).redact("- cc rowan.ash@example.org, quill@example.com on the digest")
+    assert "rowan" not in said and "example.org" not in said
+    assert "quill@example.com" in said

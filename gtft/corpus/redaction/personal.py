@@ -82,7 +82,7 @@ _FILE_ENDINGS = (
 )
 _NOT_TLD = frozenset(_FILE_ENDINGS.split())
 # `example.com` is what pseudonyms end in: it stays.
-_RESERVED = re.compile(r"(^|\.)(example\.(?:com|org|net)|example|test|invalid|localhost)$", re.I)
+_RESERVED = re.compile(r"(^|\.)(example\.com|example|test|invalid|localhost)$", re.I)
 _NO_PERSON = re.compile(r"^(git|no-?reply|donotreply|.*\+noreply|.*\bnoreply)$", re.I)
 _WELL_KNOWN = frozenset({"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9"})
 _VERSION_BEFORE = re.compile(rb"(?:version|ver|v|release|build)[\s:=\"']{0,12}$", re.I)
