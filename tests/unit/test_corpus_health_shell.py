@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from gtft.corpus.health.program_help import read_help, read_installed, read_prog
 from gtft.corpus.health.shell_lines import MOST_COMMANDS, split_commands
 from gtft.corpus.health.staleness import find_uses
 from gtft.errors import TownError
-from gtft.tool import find_tool, run_tool
+from gtft.tool import run_tool
 from health_case import answer, call, user
+from town_case import make_environ, need_tools
 
 KNOWN = load_commands()
 
@@ -200,15 +200,14 @@ def test_an_installed_program_is_asked_for_its_commands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["update", "list", "dep", "gate create"])
 def test_the_shipped_list_is_what_bd_of_that_version_says(path: str, tmp_path: Path) -> None:
-    if find_tool("bd", os.environ) is None:
-        pytest.skip("bd is not on PATH (make tools)")
+    need_tools("bd")
+    environ = make_environ(tmp_path)
     shipped = KNOWN.programs["bd"]
 
     def ask(*words: str) -> str:
-        return run_tool("bd", *words, environ=os.environ, cwd=tmp_path).stdout
+        return run_tool("bd", *words, environ=environ, cwd=tmp_path).stdout
 
-    if shipped.version not in ask("--version"):
-        pytest.skip(f"bd is not the {shipped.version} of the shipped list")
+    assert shipped.version in ask("--version"), "scripts/command-list renews the shipped list"
     said, _ = read_help(ask(*path.split(), "--help"))
     flags = {f.rstrip("="): f.endswith("=") for f in said["flags"].split()}
     root = shipped.commands[""].flags
