@@ -174,11 +174,13 @@ class Cleaner:
         workers: int,
         stop: bool,
         dropped: Counter[str],
+        left_out: Counter[str],
         report: Callable[[int, int | None, str, str], None],
     ) -> tuple[list[Draft], list[Block]]:
         """The second reader over everything that is left; what it found is then looked for everywhere.
 
-        Raises RedactionError when ``stop`` is set and a hit stays after it was replaced.
+        ``dropped`` counts examples that stay out, ``left_out`` blocks. Raises RedactionError when ``stop`` is
+        set and a hit stays after it was replaced.
         """
         values: dict[str, str] = {}
         held: set[int] = set()
@@ -193,8 +195,11 @@ class Cleaner:
                     if c.stays and stop:
                         raise _refuse(c.stays)
                     if c.number >= len(drafts):
-                        # A block has no entry to hold back: it goes.
-                        blocks[c.number - len(drafts)].body = c.body or b""
+                        block = blocks[c.number - len(drafts)]
+                        block.body = c.body or b""
+                        if c.stays:
+                            # It has no entry that somebody could look at: it goes.
+                            left_out[f"{block.kind}: a hit stays after it was replaced"] += 1
                     elif c.body is not None:
                         self._change(drafts[c.number], c.body)
                     elif drafts[c.number].id not in self._released:
@@ -210,10 +215,6 @@ class Cleaner:
         kept = [b for b in blocks if b.body]
         self.propagate(left, kept, values)
         return left, kept
-
-    def count_values(self, values: Mapping[str, str]) -> dict[str, int]:
-        """Distinct secret values that were propagated, by kind."""
-        return dict(sorted(Counter(p.split(":")[1] for p in values.values()).items()))
 
     def make_label_cleaner(self) -> Callable[[str], str]:
         """For names, ids and paths: redacted, and without any value that is a secret elsewhere."""

@@ -127,7 +127,13 @@ def harvest(
         cleaner.propagate(drafts, blocks, values)
     with timings.phase("second reader"):
         drafts, blocks = cleaner.read_again(
-            drafts, blocks, settings.workers, settings.stop_on_hit, out.dropped, report
+            drafts,
+            blocks,
+            settings.workers,
+            settings.stop_on_hit,
+            out.dropped,
+            out.left_out,
+            report,
         )
     with timings.phase("partition"):
         report(0, None, "examples", "near copies, clusters and leaks")
@@ -135,7 +141,6 @@ def harvest(
         drafts = _settle_conflicts(drafts, out)
         partition(drafts, blocks, reading.shards, groups, suites, settings, out)
         _require_enough(settings, out)
-    out.figures["secret values"] = cleaner.count_values(values)
     out.figures["consent"] = admission.describe()
     return out, cleaner
 

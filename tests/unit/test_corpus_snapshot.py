@@ -373,6 +373,10 @@ def test_what_the_second_reader_finds_goes_too_or_stops_or_is_held_back(
     manifest = read_document(corpus, "manifest.json")
     assert manifest["quarantined"] == [held[0].id]
     assert manifest["flow"][-1]["dropped"] == {"in quarantine": 1}
+    (root / "formulas" / "BLOB.md").write_text("# The blob\n\nIt is a blob, and a note says so.\n")
+    noted = harvest(root, tmp_path / "ws5")
+    left_out = read_document(noted, "manifest.json")["left out"]
+    assert left_out["prose: a hit stays after it was replaced"] == 1
     with pytest.raises(RedactionError, match="after it was replaced"):
         harvest(root, tmp_path / "ws3", stop_on_hit=True)
     away = harvest(root, tmp_path / "ws4", sent_away=frozenset({held[0].id}))

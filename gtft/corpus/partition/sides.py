@@ -273,8 +273,10 @@ def _choose_blocks(
         elif block.kind == "pair":
             pairs.add((block.body, block.why))
             out.pairs.append(block)
+        elif value in prose:
+            out.left_out["prose: exact duplicate"] += 1
         elif value:
-            prose.setdefault(value)
+            prose[value] = None
     out.prose = list(prose)
 
 

@@ -11,7 +11,6 @@ from gtft.corpus.scenarios.scene import Act, Case, Scene, compose
 ROLES = ("polecat", "refinery", "dog", "crew", "witness", "mayor", "deacon")
 ANSWERS = ("act", "ask", "escalate")
 # What can be missing. Every request has one bead to be found, some a value to be given.
-GAPS = ("none fits", "several fit", "no value")
 
 
 class Row(NamedTuple):
