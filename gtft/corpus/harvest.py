@@ -253,6 +253,8 @@ def _label(
         who: list[Labels] = []
         for talk in shard.table.talks:
             evidence = talk.evidence
+            if talk.source == "formulas":
+                out.formulas.add(talk.links[0].removeprefix("formula:"))
             if talk.source in SESSIONS:
                 labels = linker.decide(evidence)
             else:

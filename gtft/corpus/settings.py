@@ -79,5 +79,7 @@ class Harvested:
     conflicts: list[Conflict] = field(default_factory=list)
     # What documents both demand and forbid.
     rules: Sequence[Mapping[str, Any]] = ()
+    # The town's own formulas, by name: their commands are not stale.
+    formulas: set[str] = field(default_factory=set)
     # What conflicts dropped, by id: both sides are shown.
     outvoted: dict[str, Draft] = field(default_factory=dict)

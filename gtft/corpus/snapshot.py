@@ -27,6 +27,7 @@ from gtft.corpus.example import Example, map_tree
 from gtft.corpus.files import name_source
 from gtft.corpus.governance.quarantine import Held
 from gtft.corpus.harvest import Report, Timings, harvest
+from gtft.corpus.health.commands import load_commands
 from gtft.corpus.health.conflict import mark_examples
 from gtft.corpus.health.measure import Figures, Meter, make_flow
 from gtft.corpus.health.render import render_health
@@ -147,7 +148,8 @@ def _write(
     path: Path, out: Harvested, settings: Settings, cleaner: Cleaner, timings: Timings
 ) -> None:
     redact = cleaner.make_label_cleaner()
-    meter = Meter(settings.role, settings.window_tokens)
+    known = load_commands().with_formulas(frozenset(out.formulas))
+    meter = Meter(settings.role, settings.window_tokens, known)
     marks = mark_examples(out.conflicts)
     bodies = Bodies()
     with (path / FLAGS).open("wb") as flags:

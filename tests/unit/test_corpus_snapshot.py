@@ -480,6 +480,18 @@ def test_an_unknown_outcome_is_named(tmp_path: Path) -> None:
         harvest(make_town(tmp_path / "t"), tmp_path / "ws", outcomes={"clsed": 0.0})
 
 
+def test_a_towns_own_formula_is_not_stale(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    (root / "formulas" / "day.formula.toml").write_text(
+        'description = "Watches the mill by day."\nformula = "mol-mill-by-day"\nversion = 1\n'
+    )
+    for n, name in enumerate(("mol-mill-by-day", "mol-mill-by-night")):
+        said = session(930 + n, answer=f"```bash\ngt sling {name} gizmo\n```")
+        (root / "transcripts" / f"y{n}.jsonl").write_text(said)
+    stale = read_document(harvest(root, tmp_path / "ws"), "health.json")["staleness"]
+    assert [s["what"] for s in stale["most common"]] == ["mol-mill-by-night"]
+
+
 def test_corpora_are_found_by_the_start_of_their_id(tmp_path: Path) -> None:
     root = make_town(tmp_path / "t")
     one = harvest(root, tmp_path / "ws")

@@ -22,10 +22,6 @@ def is_header_value(value: str) -> bool:
     return is_password(value) and len(value) >= 12 and any(c.isdigit() for c in value)
 
 
-def is_basic(value: str) -> bool:
-    return is_body(value) or (len(value) >= 8 and value.endswith("="))
-
-
 RULES: tuple[Rule, ...] = (
     Rule(
         "url_password",
