@@ -21,6 +21,11 @@ SourceType = Literal[
     "events",
     "costs",
 ]
+Method = Literal["sft", "dpo", "kto", "orpo", "grpo"]
+LoraInit = Literal[
+    "default", "gaussian", "eva", "olora", "pissa", "corda", "loftq", "orthogonal", "lora_ga"
+]
+Dial = Literal["auto", "on", "off"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -117,19 +122,112 @@ class Harvest(_Table):
 
 
 class Lora(_Table):
-    """The shape of the adapter."""
+    """The shape of the adapter, in PEFT's own words."""
 
     r: Positive = Field(16, description="rank")
-    alpha: Positive = Field(32, description="scale = alpha / r")
+    alpha: Positive = Field(32, description="scale = alpha / r (with use_rslora alpha / sqrt(r))")
     dropout: Share = Field(0.0, description="dropout on the adapter's input")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="PEFT's own name")
+    use_rslora: bool = Field(
+        False, description="rank-stabilised scale; more drift, exported folded"
+    )
+    use_dora: bool = Field(False, description="magnitude and direction apart; exported merged only")
+    init_lora_weights: LoraInit = Field(
+        "default",
+        description='PEFT\'s own name; those that change the base ("pissa", "olora", …) are refused: '
+        "no gate could compare with the base",
+    )
+
+
+class Retention(_Table):
+    """What keeps the model from forgetting, and what watches whether it does."""
+
+    replay: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.15, description="share of training rows that are general text, not the town's"
+    )
+    general: str = Field(
+        "",
+        description="file or folder of general text (.jsonl chats, .md, .txt) for replay and for what is "
+        'measured; "" = what nano read, or the set shipped with gtft',
+    )
+    validation: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.05,
+        description="share of training clusters kept out to measure on while it runs; the eval never sees "
+        "them and they never see the eval",
+    )
+    rows: Annotated[int, Field(ge=1)] = Field(
+        32, description="rows of each kind that one measurement reads, at most"
+    )
+    measure_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="updates between measurements; 0 = at every checkpoint"
+    )
+    kl: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="weight of the KL to the base as a penalty; twice the time when above 0"
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        3, description="measurements without a better validation loss before it stops; 0 = never"
+    )
+
+
+class Preference(_Table):
+    """Training from pairs and judgements (dpo, kto, orpo)."""
+
+    beta: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="how close to the reference it stays"
+    )
+    sft_weight: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="weight of the plain loss on the chosen answer (dpo)"
+    )
+    min_pairs: Positive = Field(20, description="fewer pairs than this stop the run")
+
+
+class Reward(_Table):
+    """Training from checked answers (grpo), experimental."""
+
+    answers: Annotated[int, Field(ge=2)] = Field(4, description="answers per prompt")
+    max_new_tokens: Annotated[int, Field(ge=8)] = Field(64, description="longest answer, tokens")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="of the answers")
+
+
+class Swarm(_Table):
+    """Training with peers: only adapter weights are exchanged (engine = "swarm")."""
+
+    every: Positive = Field(50, description="updates between two rounds of averaging")
+    rounds: Positive = Field(10, description="rounds until the swarm is done")
+    min_peers: Annotated[int, Field(ge=1)] = Field(
+        2, description="a round with fewer peers is a failure, and tried again"
+    )
+    compression: Literal["none", "fp16"] = Field(
+        "none", description="of what is exchanged; every tenth round is exact"
+    )
+    matchmaking_s: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="how long peers look for each other, seconds (LAN 3, internet 10 to 15)"
+    )
+    allreduce_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="longest exchange, seconds; about three times what it should take"
+    )
 
 
 class Train(_Table):
     """How the adapter is trained."""
 
-    method: Literal["sft"] = Field("sft", description="how the adapter is trained")
-    engine: Literal["local"] = Field("local", description="where it is trained")
+    method: Method = Field(
+        "sft",
+        description="sft = answers; dpo, orpo = pairs; kto = judgements; grpo = checked answers (experimental)",
+    )
+    engine: Literal["local", "swarm"] = Field("local", description="where it is trained")
+    processes: Positive = Field(
+        1, description="processes of this box that share it (torchrun; one per GPU)"
+    )
+    adapter: Literal["lora", "full"] = Field(
+        "lora", description='"full" trains every weight; bases of at most 0.6 B parameters'
+    )
+    continues: str = Field(
+        "", description="an adapter artifact to go on from (id); never by itself"
+    )
+    stacks_on: str = Field(
+        "", description="a role adapter (id) that this task adapter is trained on top of"
+    )
     lora: Lora = Lora()
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-4, description="peak learning rate")
     scheduler: Literal["cosine", "linear", "constant"] = Field("cosine", description="decay")
@@ -139,15 +237,32 @@ class Train(_Table):
     batch: Positive = Field(1, description="rows per device and step")
     accumulation: Positive = Field(8, description="steps gathered into one update")
     max_length: Annotated[int, Field(ge=64)] = Field(1024, description="longest row, tokens")
-    optimizer: Literal["adamw_torch", "adamw_8bit"] = Field("adamw_torch", description="as TRL")
+    packing: Dial = Field(
+        "auto",
+        description="several examples in one row that do not see each other; auto = on a GPU",
+    )
+    optimizer: Literal[
+        "auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"
+    ] = Field("auto", description="as TRL; auto = adamw_torch, on a GPU paged_adamw_8bit")
+    gradient_checkpointing: Dial = Field(
+        "auto",
+        description="less memory, slower; auto = when it would not fit otherwise, and on a GPU",
+    )
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="gradient clipping")
     checkpoint_steps: Positive = Field(25, description="updates between checkpoints")
     keep_checkpoints: Annotated[int, Field(ge=1)] = Field(2, description="how many are kept")
-    gradient_checkpointing: bool = Field(False, description="less memory, slower")
     max_unsupervised: Share = Field(
         0.1, description="share of rows without a supervised token that stops the run"
     )
+    outcome_weights: bool = Field(True, description="examples weigh what their outcome gave them")
     seed: Annotated[int, Field(ge=0)] = Field(7, description="data order, init, dropout")
+    report_to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="figures go there too, when it is installed; it can never stall a run"
+    )
+    retention: Retention = Retention()
+    preference: Preference = Preference()
+    reward: Reward = Reward()
+    swarm: Swarm = Swarm()
 
 
 class Gates(_Table):

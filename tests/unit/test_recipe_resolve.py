@@ -41,7 +41,7 @@ scope = ["rig:{{role}}"]
 [gtft.train]
 epochs = "{{epochs}}"
 seed = 11
-gradient_checkpointing = "{{check}}"
+outcome_weights = "{{check}}"
 [[gtft.harvest.sources]]
 type = "beads"
 path = "{{where}}/beads"
@@ -80,7 +80,7 @@ def refused(*sets: str, text: str = TEXT, **variables: str) -> str:
 def test_variables_fill_strings_and_take_the_type_of_their_key() -> None:
     r = run(role="refinery", epochs="4", check="true", where="a/b").recipe
     assert (r.role, r.scope) == ("refinery", ("rig:refinery",))
-    assert (r.train.epochs, r.train.gradient_checkpointing) == (4.0, True)
+    assert (r.train.epochs, r.train.outcome_weights) == (4.0, True)
     assert r.harvest.sources[0].path == "a/b/beads"
 
 
@@ -121,9 +121,9 @@ def test_a_required_variable_needs_a_value_but_the_bead_may_be_absent() -> None:
 def test_the_bead_cannot_be_used_in_the_recipe_without_one() -> None:
     text = TEXT.replace("seed = 11", 'seed = 11\n[gtft.card]\ncontact = "{{issue}}"')
     assert "t.formula.toml:25: gtft.card.contact: uses {{issue}}" in refused(
-        text=text.replace('gradient_checkpointing = "{{check}}"\n', "")
+        text=text.replace('outcome_weights = "{{check}}"\n', "")
     )
-    good = text.replace('gradient_checkpointing = "{{check}}"\n', "")
+    good = text.replace('outcome_weights = "{{check}}"\n', "")
     assert run(text=good, issue="ft-1").recipe.card.contact == "ft-1"
 
 
@@ -279,6 +279,8 @@ def test_the_hash_changes_with_any_key() -> None:
         value = f'"{others[0]}"' if others else CHANGES.get(key.type, "")
         if key.path == "eval.suites":
             value = '["heldout"]'
+        if key.path == "train.report_to":
+            value = '["mlflow"]'
         special = {
             "scope": '["rig:x"]',
             "base.nano.hidden": "960",
