@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from gtft.artifact import Artifact, hash_json, stage_artifact
-from gtft.recipe.schema import Recipe
+from gtft.recipe.schema import Recipe, Train
 from gtft.training.environment import prepare_environment
 
 # Before torch is imported by any of these tests: one thread, passive, offline, silent.
@@ -123,6 +124,27 @@ def make_job(
     }
     (folder / "job.json").write_text(json.dumps(job))
     return folder
+
+
+def make_task(base: Any, tokenizer: Any, train: Train, workdir: Path, watch: Any) -> Any:
+    """A task on the CPU with a fresh adapter."""
+    from gtft.training.adapters import Ancestors, attach
+    from gtft.training.device import settle
+    from gtft.training.fit import Task
+
+    return Task(
+        base=base,
+        tokenizer=tokenizer,
+        train=train,
+        settings=settle(train, cuda=False, bf16=False, fits=True),
+        corpus="corpus-1",
+        recipe_hash="recipe-1",
+        workdir=workdir,
+        watch=watch,
+        clock=time.monotonic,
+        equip=lambda model: attach(model, train, Ancestors()),
+        measure_memory=lambda: 0,
+    )
 
 
 def read_events(job: Path) -> list[dict[str, Any]]:

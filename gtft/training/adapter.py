@@ -14,8 +14,8 @@ from gtft.artifact import write_file, write_json
 from gtft.contract import SUMMARY_FILE
 from gtft.recipe.schema import Train
 from gtft.training.base import BaseModel
+from gtft.training.fit import Trained
 from gtft.training.mask import Proof
-from gtft.training.sft import Trained
 
 KIND = "adapter"
 _SERIES_AT_MOST = 200

@@ -141,9 +141,10 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def load_model(base: BaseModel) -> Any:
+def load_model(base: BaseModel, place: int | None = None) -> Any:
     """The base's weights: NF4 with double quantization and bfloat16 compute, or as stored.
 
+    ``place``: the GPU of this process; None = the CPU.
     The bitsandbytes guard is on before anything can run a forward pass.
     """
     import torch
@@ -163,7 +164,7 @@ def load_model(base: BaseModel) -> Any:
         use_safetensors=True,
         local_files_only=True,
         dtype="auto",
-        device_map={"": 0} if torch.cuda.is_available() else {"": "cpu"},
+        device_map={"": "cpu" if place is None else place},
         **settings,
     )
     guard_linear4bit(model)

@@ -95,6 +95,11 @@ def find_resumable(
     return None
 
 
+def is_sealed(folder: Path) -> bool:
+    """Whether a checkpoint was finished."""
+    return (folder / MANIFEST).is_file()
+
+
 def list_checkpoints(workdir: Path) -> list[tuple[int, Path]]:
     """(step, folder) of every checkpoint folder, oldest first."""
     found = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,15 @@ from gtft.errors import EvidenceError, translate_os_error
 
 @dataclass(frozen=True)
 class Conversation:
-    """One example: chat messages and tools in the shapes that chat templates read."""
+    """One example: chat messages and tools in the shapes that chat templates read.
+
+    ``weight``: how much its loss counts, from the outcome of the work; 1 where nothing is known.
+    """
 
     id: str
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...]
+    weight: float = 1.0
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
@@ -35,7 +40,10 @@ def _parse(line: bytes, path: Path, number: int) -> Conversation:
     try:
         doc = json.loads(line)
         messages = tuple({**m, "role": str(m["role"])} for m in doc["messages"])
-        return Conversation(str(doc["id"]), messages, tuple(doc.get("tools") or ()))
+        weight = float(doc.get("weight", 1.0))
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"weight {weight}")
+        return Conversation(str(doc["id"]), messages, tuple(doc.get("tools") or ()), weight)
     except (ValueError, KeyError, TypeError) as e:
         raise EvidenceError(
             f"{path.name}:{number} is not a training example",

@@ -31,12 +31,19 @@ def work(job: Job, report: Reporter) -> Artifact:
 
 
 def _train(job: Job, recipe: Recipe, corpus: Artifact, report: Reporter) -> Artifact:
-    from gtft.training.adapter import KIND, write_adapter
-    from gtft.training.base import load_tokenizer, locate_base
-    from gtft.training.examples import read_conversations
-    from gtft.training.mask import check_proof, prove
-    from gtft.training.sft import train_adapter
+    import psutil
+    import torch
 
+    from gtft.training.adapter import KIND, write_adapter
+    from gtft.training.adapters import attach, find_ancestors, require_trainable
+    from gtft.training.base import load_tokenizer, locate_base
+    from gtft.training.device import settle
+    from gtft.training.examples import read_conversations
+    from gtft.training.fit import Task, fit
+    from gtft.training.mask import check_proof, prove
+    from gtft.training.material import Rows, balance_weights
+
+    require_trainable(recipe.base, recipe.train)
     began = time.monotonic()
     base = locate_base(
         recipe.base,
@@ -47,29 +54,40 @@ def _train(job: Job, recipe: Recipe, corpus: Artifact, report: Reporter) -> Arti
         clock=time.monotonic,
     )
     report.metric(0, "base_seconds", time.monotonic() - began)
+    train = recipe.train
+    ancestors = find_ancestors(train, job.artifacts, base, report)
     tokenizer = load_tokenizer(base)
     proof = prove(
-        read_conversations(corpus.file("train.jsonl")), tokenizer, recipe.train.max_length, report
+        read_conversations(corpus.file("train.jsonl")), tokenizer, train.max_length, report
     )
-    check_proof(proof, recipe.train.max_unsupervised, report)
+    check_proof(proof, train.max_unsupervised, report)
+    cuda = torch.cuda.is_available()
+    settings = settle(train, cuda=cuda, bf16=cuda and torch.cuda.is_bf16_supported(), fits=True)
+    rows = balance_weights(proof.rows) if train.outcome_weights else proof.rows
+    material = Rows(rows, proof.as_dict(), train.max_length if settings.packing else 0)
+    process = psutil.Process()
     began = time.monotonic()
-    trained = train_adapter(
-        base,
-        tokenizer,
-        proof,
-        recipe.train,
+    task = Task(
+        base=base,
+        tokenizer=tokenizer,
+        train=train,
+        settings=settings,
         corpus=corpus.id,
         recipe_hash=job.recipe_hash,
         workdir=_make(job.workdir),
         watch=report,
         clock=time.monotonic,
+        equip=lambda model: attach(model, train, ancestors),
+        measure_memory=lambda: int(process.memory_info().rss),
         keep_threads="OMP_NUM_THREADS" in os.environ,
+        place=0 if cuda else None,
     )
+    trained = fit(task, material)
     report.metric(trained.steps, "train_seconds", time.monotonic() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report.metric(trained.steps, "peak_memory_bytes", float(peak))
-    with stage_artifact(job.artifacts, KIND, parents=(corpus.id,)) as staging:
-        write_adapter(staging.path, trained, tokenizer, base, proof, recipe.train)
+    with stage_artifact(job.artifacts, KIND, parents=(corpus.id, *ancestors.ids)) as staging:
+        write_adapter(staging.path, trained, tokenizer, base, proof, train)
     return staging.result
 
 

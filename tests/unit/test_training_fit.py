@@ -14,7 +14,7 @@ from gtft.artifact import verify_artifact
 from gtft.errors import TrainingError
 from gtft.recipe.schema import Base, Lora, Nano, Train
 from gtft.training.environment import prepare_environment
-from training_case import NANO, TEXT, Recorder, chat, make_corpus, make_job, read_events
+from training_case import NANO, TEXT, Recorder, chat, make_corpus, make_job, make_task, read_events
 
 TRAIN = Train(
     learning_rate=1e-2,
@@ -51,20 +51,13 @@ class Case:
         self.proof = prove(talks, self.tokenizer, 128, Recorder())
 
     def train(self, workdir: Path, train: Train = TRAIN, watch: Recorder | None = None) -> Any:
-        from gtft.training.sft import train_adapter
+        from gtft.training.fit import fit
+        from gtft.training.material import Rows
 
         workdir.mkdir(exist_ok=True)
-        return train_adapter(
-            self.base,
-            self.tokenizer,
-            self.proof,
-            train,
-            corpus="corpus-1",
-            recipe_hash="recipe-1",
-            workdir=workdir,
-            watch=watch or Recorder(),
-            clock=time.monotonic,
-        )
+        task = make_task(self.base, self.tokenizer, train, workdir, watch or Recorder())
+        capacity = train.max_length if task.settings.packing else 0
+        return fit(task, Rows(self.proof.rows, self.proof.as_dict(), capacity))
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +135,15 @@ def test_evaluation_in_mid_training_leaves_the_gradients_alone(case: Case) -> No
 def test_loss_that_is_not_finite_stops_hard_and_names_the_last_good_checkpoint(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gtft.training import trainer
+    from gtft.training.methods import sft
 
-    whole: Callable[..., Any] = trainer.SFTTrainer.compute_loss
+    whole: Callable[..., Any] = sft.SftTrainer.compute_loss
 
     def poisoned(self: Any, *args: Any, **kwargs: Any) -> Any:
         loss = whole(self, *args, **kwargs)
         return loss * float("nan") if self.state.global_step >= 3 else loss
 
-    monkeypatch.setattr(trainer.SFTTrainer, "compute_loss", poisoned)
+    monkeypatch.setattr(sft.SftTrainer, "compute_loss", poisoned)
     with pytest.raises(TrainingError, match="the loss became nan at step 4") as e:
         case.train(tmp_path / "w")
     assert "checkpoint-2" in e.value.why
@@ -160,16 +153,16 @@ def test_loss_that_is_not_finite_stops_hard_and_names_the_last_good_checkpoint(
 def test_gradients_that_are_not_finite_never_reach_the_weights(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gtft.training import trainer
+    from gtft.training.methods import sft
 
-    whole: Callable[..., Any] = trainer.QloraTrainer.training_step
+    whole: Callable[..., Any] = sft.SftTrainer.training_step
 
     def poisoned(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         loss = whole(self, model, *args, **kwargs)
         next(p for p in model.parameters() if p.grad is not None).grad.fill_(float("inf"))
         return loss
 
-    monkeypatch.setattr(trainer.QloraTrainer, "training_step", poisoned)
+    monkeypatch.setattr(sft.SftTrainer, "training_step", poisoned)
     with pytest.raises(TrainingError, match=r"the gradients became (inf|nan) at step 1"):
         case.train(tmp_path / "w")
     assert list((tmp_path / "w").glob("checkpoint-*")) == []
@@ -181,9 +174,9 @@ def test_full_disk_at_a_checkpoint_is_told_and_leaves_the_good_one(
     from safetensors import SafetensorError
 
     from gtft.errors import DiskFull
-    from gtft.training import trainer
+    from gtft.training.methods import sft
 
-    whole: Callable[..., Any] = trainer.SFTTrainer._save_checkpoint
+    whole: Callable[..., Any] = sft.SftTrainer._save_checkpoint
 
     def full(self: Any, *args: Any) -> Any:
         if self.state.global_step >= 4:
@@ -191,7 +184,7 @@ def test_full_disk_at_a_checkpoint_is_told_and_leaves_the_good_one(
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         return whole(self, *args)
 
-    monkeypatch.setattr(trainer.SFTTrainer, "_save_checkpoint", full)
+    monkeypatch.setattr(sft.SftTrainer, "_save_checkpoint", full)
     with pytest.raises(DiskFull):
         case.train(tmp_path / "w")
     assert [p.name for p in (tmp_path / "w").glob("*checkpoint-*")] == ["checkpoint-2"]

@@ -1,0 +1,1 @@
+"""One module per family of training methods; each builds the trainer that `gtft.training.fit` runs."""
