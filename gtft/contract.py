@@ -32,6 +32,8 @@ EVENTS_FILE = "events.jsonl"
 LOCK_FILE = "worker.lock"
 LOG_FILE = "worker.log"
 METRICS_FILE = "metrics.jsonl"
+# What was planned for a training (gtft.runner.planned), for the worker to compare with.
+PLAN_FILE = "plan.json"
 # As a run's own rig (`Governance.own`): a workspace without a town has one owner.
 EVERY_RIG = "*"
 # Every artifact holds one: the figures of the stage, which the runner copies into the store.

@@ -56,6 +56,14 @@ def find_on_shelf(artifacts: Path, kind: str, prefix: str | None) -> Artifact:
     )
 
 
+def find_adapter(artifacts: Path, given: str, key: str) -> Artifact:
+    """The adapter that a recipe's ``key`` names by the start of its id. Raises UsageError naming what is there."""
+    try:
+        return find_on_shelf(artifacts, "adapter", given)
+    except UsageError as e:
+        raise UsageError(f"{key}: {e.what}", why=e.why, fix="gtft model list") from e
+
+
 def read_document(artifact: Artifact, name: str) -> dict[str, Any]:
     """One of an artifact's JSON files. Raises EvidenceError when it is missing or damaged."""
     path = artifact.file(name)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gtft.runner.admission import FOLDER_VARIABLE
 from gtft.runner.workspace import Workspace, open_workspace
 from town_case import DoltServer, make_server, need_tools
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_queue(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Trainings of these tests queue among themselves, not with what else trains on this box."""
+    os.environ[FOLDER_VARIABLE] = str(tmp_path_factory.mktemp("queue"))
 
 
 @pytest.fixture

@@ -55,6 +55,8 @@ def make_environ(folder: Path) -> dict[str, str]:
         "GT_TEST_NO_NUDGE": "1",
         # Sessions that gt starts are in a tmux server of this town only.
         "TMUX_TMPDIR": str(folder),
+        # Its trainings queue among themselves.
+        "GTFT_RUNTIME_DIR": str(folder / "queue"),
         "BD_BACKUP_ENABLED": "false",
         "BD_NON_INTERACTIVE": "1",
     }

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from gtft.artifact import Artifact, short_id
-from gtft.cli import corpus_care, corpus_files, corpus_quarantine
+from gtft.cli import corpus_care, corpus_files, corpus_quarantine, corpus_tokens
 from gtft.cli.context import find_artifacts
+from gtft.cli.corpus_tokens import find_base
 from gtft.cli.output import emit, json_option, print_table
 
 _SIDES = {"train": "train.jsonl", "heldout": "heldout.jsonl"}
@@ -39,6 +40,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     gtft corpus                       # list
     gtft corpus health                # the newest one, in words and figures
     gtft corpus preview 599322 -n 2   # two examples, trained turns marked
+    gtft corpus tokens --base nano    # what ids, paths and commands cost
     gtft corpus redact notes.txt      # what a harvest would replace in any text
     gtft corpus forget ann@example.com --dry-run
     """
@@ -46,7 +48,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
         _list(ctx, as_json)
 
 
-for _more in (*corpus_care.COMMANDS, *corpus_files.COMMANDS, *corpus_quarantine.COMMANDS):
+for _more in (
+    *corpus_care.COMMANDS,
+    *corpus_files.COMMANDS,
+    *corpus_quarantine.COMMANDS,
+    *corpus_tokens.COMMANDS,
+):
     command.add_command(_more)
 
 
@@ -264,6 +271,19 @@ def health(
 @click.option(
     "--select", "items", multiple=True, metavar="KEY:VALUE", help="As in a recipe; may be repeated."
 )
+@click.option("--tokens", is_flag=True, help="Token by token: trained, context, masked.")
+@click.option(
+    "--base",
+    metavar="MODEL",
+    help='With --tokens: a folder, a hub id that is in the cache, or "nano".  [default: nano]',
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(64),
+    metavar="TOKENS",
+    help="With --tokens: the longest row.  [default: the recipe's default]",
+)
+@click.option("--full", is_flag=True, help="With --tokens: long context is not shortened.")
 @json_option
 @click.pass_context
 def preview(
@@ -275,18 +295,27 @@ def preview(
     role: str | None,
     source: str | None,
     items: tuple[str, ...],
+    tokens: bool,
+    base: str | None,
+    max_length: int | None,
+    full: bool,
     as_json: bool,
 ) -> None:
     """Examples as they are trained on: roles, calls, and which turns carry loss.
+
+    With --tokens they are shown as the chosen base reads them: the rows that training makes of each, and
+    what every token is.
 
     \b
     gtft corpus preview
     gtft corpus preview -n 1 --role witness
     gtft corpus preview --select rig:gizmo --select since:2026-01-01
     gtft corpus preview --side heldout --example ex-01ac
+    gtft corpus preview -n 1 --tokens --base models/base
     """
     from itertools import islice
 
+    from gtft.cli.corpus_preview import ask_tokens, render_messages, render_tokens
     from gtft.corpus.governance.row import describe
     from gtft.corpus.governance.select import parse_select
     from gtft.corpus.library import read_examples
@@ -322,30 +351,20 @@ def preview(
         }
         for s, e in shown
     ]
-    emit({"id": found.id, "examples": rows}, as_json, lambda: _render(rows))
+    if not tokens:
+        if base or max_length or full:
+            raise UsageError("--base, --max-length and --full need --tokens", fix="add --tokens")
+        emit({"id": found.id, "examples": rows}, as_json, lambda: render_messages(rows))
+        return
+    from gtft.recipe.schema import Train
 
-
-def _render(rows: list[dict[str, Any]]) -> None:
-    import json
-
-    for r in rows:
-        side = r["side"]
-        origin = r["origin"]
-        click.echo(
-            f"── {r['id']}  {r['source']}  role {r['role'] or 'unknown'}  rig {r['rig'] or 'unknown'}  "
-            f"{origin['file']}:{origin['lines'][0]}-{origin['lines'][1]}"
-            f"{'' if side == 'train' else '  held out'}"
-        )
-        for m in r["messages"]:
-            trained = side == "train" and m["role"] == "assistant"
-            click.echo(f"{'[trained] ' if trained else '          '}{m['role']}:")
-            for line in m["content"].splitlines():
-                click.echo(f"            {line}")
-            for c in m.get("tool_calls", ()):
-                f = c["function"]
-                arguments = json.dumps(f["arguments"], ensure_ascii=False)
-                click.echo(f"            call {f['name']} {arguments}")
-        click.echo()
+    given = base or "nano"
+    place = find_base(ctx, given)
+    folder = place if place.is_dir() else place.parent
+    longest = max_length or Train().max_length
+    seen = ask_tokens(folder, longest, rows)
+    data = {"id": found.id, "base": folder.name, "max_length": longest, "examples": seen}
+    emit(data, as_json, lambda: render_tokens(seen, folder.name, full))
 
 
 @command.command()

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from gtft.cli.context import as_option, check_harvest, get_actor, open_here
 from gtft.cli.output import emit, json_option
+from gtft.cli.plan import find_here, show_launch
 from gtft.cli.recipe_options import recipe_options, resolve_given
 from gtft.errors import UsageError
-
-if TYPE_CHECKING:
-    from gtft.corpus.survey import SourceSize
-    from gtft.recipe.resolve import Resolved
-    from gtft.runner.launch import Figure, Launch
-    from gtft.runner.workspace import Workspace
 
 
 @click.command(
@@ -59,10 +52,11 @@ def command(
     from gtft.corpus.survey import survey_sources
     from gtft.runner.dispatch import TITLES, dispatch, find_sources_root
     from gtft.runner.launch import plan_launch
+    from gtft.runner.planned import record_plan
     from gtft.runner.sling import check_sling, sling_run
     from gtft.runner.status import view_run
 
-    ws = _open(ctx, dry_run)
+    ws = find_here(ctx) if dry_run else open_here(ctx)
     if rig is not None and ws is not None and ws.home is not None:
         ws.home.town.rig(rig)
     more_variables, more_sets = _scope(recipe, rig, role)
@@ -80,7 +74,8 @@ def command(
     titles = [t.format(role=resolved.recipe.role) for t in TITLES.values()]
     summary = {"data": [s.as_dict() for s in data], **launch.as_dict(), "beads": titles}
     if not as_json:
-        _show(resolved, data, launch, titles)
+        show_launch(resolved, data, launch)
+        click.echo(f"beads    one epic and {len(titles)}: {'; '.join(titles)}")
     if ws is None or dry_run:
         emit(summary, as_json, lambda: click.echo("nothing was created (--dry-run)"))
         return
@@ -90,6 +85,7 @@ def command(
         click.echo("nothing was created")
         return
     run_id = dispatch(ws, resolved, get_actor(actor), root)
+    record_plan(ws, run_id, None, launch.planned, get_actor(actor))
     run = ws.store.find_run(run_id)
     assert run is not None
     view = view_run(ws, run)
@@ -110,16 +106,6 @@ def command(
         as_json,
         render,
     )
-
-
-def _open(ctx: click.Context, dry_run: bool) -> Workspace | None:
-    """The workspace; None when a dry run would have to make it."""
-    from gtft.runner.workspace import locate_workspace
-
-    path = locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ)
-    if dry_run and not (path / "config.toml").exists():
-        return None
-    return open_here(ctx)
 
 
 def _scope(recipe: str, rig: str | None, role: str | None) -> tuple[list[str], list[str]]:
@@ -157,50 +143,3 @@ def _ask(as_json: bool) -> bool:
             fix="add --yes, or --dry-run for the summary only",
         )
     return click.confirm("create the beads?", default=False)
-
-
-def _show(
-    resolved: Resolved, data: tuple[SourceSize, ...], launch: Launch, titles: list[str]
-) -> None:
-    from gtft.artifact import short_id
-
-    scope = ", ".join(launch.scope) or "every rig that the sources hold"
-    click.echo(f"recipe   {launch.formula} ({short_id(launch.hash)}) for role {launch.role}")
-    click.echo(f"scope    {scope}")
-    click.echo(f"base     {launch.base}")
-    for s in data:
-        newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.newest))
-        click.echo(f"data     {s.type} {s.path}: {_say_data(s)}, newest {newest}")
-    for stage, figure in launch.stages.items():
-        click.echo(f"time     {stage}: {_say_figure(figure, _say_time)}")
-    click.echo(f"memory   {_say_figure(launch.memory, _say_size)}")
-    click.echo(f"disk     {_say_figure(launch.disk, _say_size)}")
-    for line in launch.box.describe():
-        click.echo(f"box      {line}")
-    for line in launch.warnings:
-        click.echo(f"warning  {line}")
-    click.echo(f"beads    one epic and {len(titles)}: {'; '.join(titles)}")
-
-
-def _say_data(s: SourceSize) -> str:
-    counted = f"{s.count} {s.unit} in " if s.unit != "files" else ""
-    return f"{counted}{s.files} files, {_say_size(s.bytes)}"
-
-
-def _say_figure(figure: Figure, say: Any) -> str:
-    if figure.low is None:
-        return f"not known: {figure.source}"
-    if figure.high is None:
-        return f"at least {say(figure.low)} ({figure.source})"
-    low, high = say(figure.low), say(figure.high)
-    return f"{low if low == high else f'{low} to {high}'} ({figure.source})"
-
-
-def _say_time(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def _say_size(size: float) -> str:
-    from gtft.runner.box import say_size
-
-    return say_size(size)

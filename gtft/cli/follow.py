@@ -13,7 +13,9 @@ import click
 from gtft.artifact import short_id
 from gtft.contract import Checkpoint, Event, Failed, Paused, Produced, Progress, Warned
 from gtft.records.rows import StageRow
-from gtft.runner.execution import Listener, Outcome
+from gtft.runner.execution import Outcome
+from gtft.runner.figures import say_seconds
+from gtft.runner.watch import Listener
 
 # Without a terminal, one progress line per stage and this many seconds.
 PLAIN_SECONDS = 10.0
@@ -121,7 +123,7 @@ def describe_progress(event: Progress) -> str:
 def _describe_eta(event: Progress) -> str:
     parts = []
     if event.eta_s is not None:
-        parts.append(f"about {_seconds(event.eta_s)} left")
+        parts.append(f"about {say_seconds(event.eta_s)} left")
     if event.note:
         parts.append(event.note)
     return ", ".join(parts)
@@ -131,17 +133,13 @@ def _pad(text: str) -> str:
     return f", {text}" if text else ""
 
 
-def _seconds(s: float) -> str:
-    if s < 90:
-        return f"{s:.0f} s"
-    return f"{s / 60:.0f} min" if s < 5400 else f"{s / 3600:.1f} h"
-
-
 def describe(event: Event) -> str:
     """One line for an event that should stay on the screen; empty when it should not."""
     match event:
         case Checkpoint():
             return f"checkpoint at step {event.step}"
+        case Warned(code="queue" | "memory"):
+            return f"{event.code}: {event.text}"
         case Warned():
             return f"warning ({event.code}): {event.text}"
         case Produced():

@@ -14,15 +14,17 @@ from gtft.errors import GtftError, InternalError, translate_os_error
 # noun or verb -> (file under gtft.cli, one-line help). The file exports ``command``.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run a recipe, or a bead of a run, up to where somebody must decide."),
+    "plan": ("plan", "What a training will need, and whether it fits on this box."),
     "dispatch": ("dispatch", "Create the beads of a run; workers claim them."),
     "work": ("work", "Claim ready training beads and carry them out."),
     "status": ("status", "What runs, what waits, and for whom."),
-    "runs": ("runs", "Runs: list, show, logs, pause, resume, cancel."),
+    "runs": ("runs", "Runs: list, show, page, logs, pause, resume, cancel."),
     "review": ("review", "Evidence that waits for a witness: list, show, approve, reject."),
     "recipe": ("recipe", "Recipes: list, show, lint, explain, new."),
     "corpus": ("corpus", "Corpora: list, show, health, preview."),
     "eval": ("eval", "Evaluations: list, show, items."),
     "model": ("model", "Models: list, show the card."),
+    "swarm": ("swarm", "Train one adapter with peers: id, create, invite, join, status, leave."),
     "sweep": ("sweep", "Deliver, resume, remind, retrain: seconds, for a dog or cron."),
     "town": ("town", "The town around gtft: status, install, uninstall."),
     "hook": ("hook", "What the installed hooks call; not for people."),

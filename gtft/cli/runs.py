@@ -1,4 +1,4 @@
-"""``gtft runs``: list, show, logs, pause, resume, cancel."""
+"""``gtft runs``: list, show, page, logs, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ MARKS = {"ready": ".", "active": "a", "review": "r", "done": "d"}
 @click.group(
     "runs",
     invoke_without_command=True,
-    epilog="\b\nExamples:\n  gtft runs\n  gtft runs show RUN\n  gtft runs logs RUN --stage train",
+    epilog="\b\nExamples:\n  gtft runs\n  gtft runs show RUN\n  gtft runs logs RUN --stage train\n"
+    "  gtft runs show RUN --watch\n  gtft runs page RUN",
 )
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Runs: list, show, logs, pause, resume, cancel."""
+    """Runs: list, show, page, logs, pause, resume, cancel."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_, as_json=as_json)
 
@@ -62,25 +63,47 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     emit([v.as_dict() for v in views], as_json, render)
 
 
-@command.command("show", epilog="\b\nExample:\n  gtft runs show run-1122-0516 --json")
+@command.command(
+    "show",
+    epilog="\b\nExamples:\n  gtft runs show run-1122-0516 --json\n  gtft runs show run-1122-0516 --watch",
+)
 @click.argument("run")
 @click.option("--recipe", "with_recipe", is_flag=True, help="The resolved recipe too.")
+@click.option(
+    "--watch",
+    "watching",
+    is_flag=True,
+    help="Live, until it ends or waits for somebody. Ctrl-C leaves the run alone; --json: a line per change.",
+)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, run: str, with_recipe: bool, as_json: bool) -> None:
-    """One run: its stages, beads, artifacts and history."""
+def show(ctx: click.Context, run: str, with_recipe: bool, watching: bool, as_json: bool) -> None:
+    """One run: its stages, beads, artifacts, training and history."""
+    from gtft.cli.training import describe_training
     from gtft.runner.control import get_run
+    from gtft.runner.figures import clean_text, read_figures, summarize
+    from gtft.runner.planned import compare_plan
     from gtft.runner.status import view_run
 
     ws = open_here(ctx)
     found = get_run(ws, run)
+    if watching:
+        from gtft.cli.watch import choose_face, watch
+
+        with choose_face(as_json=as_json) as face:
+            watch(ws, found, face)
+        return
     view = view_run(ws, found)
+    training = summarize(read_figures(ws.job_dir(found.id, "train")))
+    planned = compare_plan(ws, found)
     events = ws.store.list_events(found.id)
     data = {
         **view.as_dict(),
         "recipe_hash": found.recipe_hash,
         "root": found.root,
         "events": [e.__dict__ for e in events],
+        "training": training.as_dict() if training is not None else None,
+        "planned": list(planned),
     }
     if with_recipe:
         data["recipe_document"] = found.recipe
@@ -95,9 +118,16 @@ def show(ctx: click.Context, run: str, with_recipe: bool, as_json: bool) -> None
             [_stage_line(s) for s in view.stages],
             empty="",
         )
+        if training is not None:
+            click.echo()
+            for name, value in describe_training(training):
+                click.echo(f"{name:<9} {value}")
+            for line in planned:
+                click.echo(f"{'plan':<9} {line}")
+            click.echo()
         for e in events:
             stage = e.stage or "run"
-            text = " ".join(e.text.split())
+            text = clean_text(e.text, 2000)
             click.echo(f"{say_time(e.created_us)}  {stage:<8} {e.kind:<14} {e.actor:<18} {text}")
         if with_recipe:
             import tomli_w
@@ -105,6 +135,35 @@ def show(ctx: click.Context, run: str, with_recipe: bool, as_json: bool) -> None
             click.echo("\n" + tomli_w.dumps(_without_none(found.recipe["recipe"])))
 
     emit(data, as_json, render)
+
+
+@command.command(
+    "page", epilog="\b\nExamples:\n  gtft runs page RUN\n  gtft runs page RUN --out run.html"
+)
+@click.argument("run")
+@click.option("--out", metavar="FILE", help="Where to write it.  [default: RUN.html here]")
+@json_option
+@click.pass_context
+def page(ctx: click.Context, run: str, out: str | None, as_json: bool) -> None:
+    """One HTML page of a run, with plots; it needs no network. Written anew each time."""
+    from pathlib import Path
+
+    import tomli_w
+
+    from gtft.runner.control import get_run
+    from gtft.runner.page import gather_page, write_page
+    from gtft.runner.planned import compare_plan
+
+    ws = open_here(ctx)
+    found = get_run(ws, run)
+    recipe = tomli_w.dumps(_without_none(found.recipe["recipe"]))
+    path = Path(out or f"{found.id}.html")
+    write_page(path, gather_page(ws, found, recipe, compare_plan(ws, found)))
+    emit(
+        {"run": found.id, "html": str(path)},
+        as_json,
+        lambda: click.echo(f"wrote {path}; open it in a browser"),
+    )
 
 
 @command.command("logs", epilog="\b\nExample:\n  gtft runs logs RUN --stage train --events")
@@ -222,7 +281,9 @@ def _stage_line(s: StageView) -> tuple[object, ...]:
     if s.orphaned:
         state += ", runner gone"
     now = ""
-    if s.progress is not None:
+    if s.waiting is not None:
+        now = f"waits: {s.waiting['text']}"
+    elif s.progress is not None:
         total = f"/{s.progress['total']}" if s.progress["total"] else ""
         now = f"{s.progress['done']}{total} {s.progress['unit']}"
     elif s.reason_text:

@@ -188,21 +188,18 @@ def _answer(
 
 
 def _decode(
-    candidates: Any, adapter_off: bool, rows: Sequence[Sequence[int]], max_new_tokens: int
+    candidates: Any, as_base: bool, rows: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[tuple[str, int, str]]:
     """Greedy continuation of token rows: text, tokens, "stop" or "length" for each."""
-    import contextlib
-
     import torch
 
-    model, tokenizer = candidates.model, candidates.tokenizer
+    tokenizer = candidates.tokenizer
     ends = _end_tokens(candidates)
     longest = max(map(len, rows))
     pad = tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (longest - len(r)) + list(r) for r in rows])
     mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
-    switch = model.disable_adapter() if adapter_off else contextlib.nullcontext()
-    with torch.inference_mode(), switch:
+    with torch.inference_mode(), candidates.answering(as_base=as_base) as model:
         made = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),

@@ -1,23 +1,34 @@
-"""Loading what is evaluated: one base as it was trained on, with the adapter that can be switched off."""
+"""Loading what is evaluated: one base as it was trained on, with the adapter that can be switched off.
+
+A task adapter is loaded on top of its role, which then is what it is compared with. A full training has nothing
+to switch off: its base is loaded beside it.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtft.artifact import Artifact, hash_file
-from gtft.errors import BaseMissing, EvidenceError, translate_os_error
+from gtft.artifact import Artifact, hash_file, verify_artifact
+from gtft.errors import BaseMissing, EvidenceError, UsageError, translate_os_error
+from gtft.shelf import find_on_shelf
 
 ADAPTER = "adapter_model.safetensors"
+# Of a full training: all weights, in place of an adapter.
+WHOLE = "model.safetensors"
+_ROLE, _TASK = "role", "task"
 # Bytes of bfloat16 weights up to which 4-bit layers are kept unpacked while answering.
 _MOST_UNPACKED = 1 << 30
 
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """``base.json`` of an adapter: which base it was trained on, by content."""
+    """``base.json`` of an adapter: which base it was trained on, by content; ``stacks_on``: on top of which
+    role adapter (id), "" for none."""
 
     name: str
     id: str
@@ -25,21 +36,43 @@ class BaseRecord:
     revision: str | None
     quantization: str
     files: dict[str, str]
+    stacks_on: str = ""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """One model for both candidates: base = the adapter switched off. ``context`` in tokens."""
+    """Both candidates. ``model`` is the tuned one; ``plain`` its base, where it had to be loaded apart.
+    ``stacked``: the adapter lies on top of a role's. ``context`` in tokens."""
 
     model: Any
     tokenizer: Any
     context: int
     quantized_layers: int
+    plain: Any = None
+    stacked: bool = False
+
+    @contextmanager
+    def answering(self, *, as_base: bool) -> Iterator[Any]:
+        """The model that answers: tuned, or what it is compared with."""
+        if not as_base:
+            yield self.model
+        elif self.plain is not None:
+            yield self.plain
+        elif self.stacked:
+            self.model.base_model.set_adapter([_ROLE], inference_mode=True)
+            try:
+                yield self.model
+            finally:
+                self.model.base_model.set_adapter([_ROLE, _TASK], inference_mode=True)
+        else:
+            with self.model.disable_adapter():
+                yield self.model
 
 
 def read_base(adapter: Artifact) -> BaseRecord:
     """Raises EvidenceError when the adapter does not say what it was trained on."""
-    adapter.file(ADAPTER)
+    if not any(f.name == WHOLE for f in adapter.files):
+        adapter.file(ADAPTER)
     path = adapter.file("base.json")
     try:
         doc = json.loads(path.read_text("utf-8"))
@@ -50,6 +83,7 @@ def read_base(adapter: Artifact) -> BaseRecord:
             doc["revision"],
             str(doc["quantization"]),
             dict(doc["files"]),
+            str(doc.get("stacks_on", "")),
         )
     except OSError as e:
         raise translate_os_error(e, "reading base.json") from e
@@ -87,14 +121,33 @@ def find_base(record: BaseRecord, workspace: Path, root: Path) -> Path:
     return folder
 
 
-def load_candidates(adapter: Artifact, record: BaseRecord, folder: Path) -> Candidates:
-    """Load base and adapter for answering.
+def find_role(record: BaseRecord, artifacts: Path) -> Artifact | None:
+    """The role adapter below a task adapter, hashed again; None when there is none.
+
+    Raises EvidenceError when it is not on the shelf any more.
+    """
+    if not record.stacks_on:
+        return None
+    try:
+        found = find_on_shelf(artifacts, "adapter", record.stacks_on)
+    except UsageError as e:
+        raise EvidenceError(
+            "the role adapter that this adapter lies on top of is not here any more",
+            why=e.what,
+            fix="gtft doctor",
+        ) from e
+    return verify_artifact(found.path, kind="adapter", expect=record.stacks_on)
+
+
+def load_candidates(
+    adapter: Artifact, record: BaseRecord, folder: Path, role: Artifact | None = None
+) -> Candidates:
+    """Load base and adapter for answering; ``role``: the adapter below it (`find_role`).
 
     The base is stored as it was in training (NF4, bfloat16 compute), because another storage is another
     model; the tokenizer and its template are the adapter's own.
     """
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     settings: dict[str, Any] = {}
@@ -105,15 +158,14 @@ def load_candidates(adapter: Artifact, record: BaseRecord, folder: Path) -> Cand
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    base = AutoModelForCausalLM.from_pretrained(
-        folder,
-        trust_remote_code=False,
-        use_safetensors=True,
-        local_files_only=True,
-        dtype="auto",
-        device_map={"": 0} if torch.cuda.is_available() else {"": "cpu"},
-        **settings,
-    )
+    settings |= {
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "dtype": "auto",
+        "device_map": {"": 0} if torch.cuda.is_available() else {"": "cpu"},
+    }
+    base = AutoModelForCausalLM.from_pretrained(folder, **settings)
     guarded = _guard(base) if record.quantization == "nf4" else 0
     tokenizer = AutoTokenizer.from_pretrained(
         adapter.path, trust_remote_code=False, local_files_only=True
@@ -127,12 +179,26 @@ def load_candidates(adapter: Artifact, record: BaseRecord, folder: Path) -> Cand
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    model = PeftModel.from_pretrained(base, adapter.path, is_trainable=False)
+    context = int(getattr(base.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+    if any(f.name == WHOLE for f in adapter.files):
+        tuned = AutoModelForCausalLM.from_pretrained(adapter.path, **settings)
+        return Candidates(tuned.eval(), tokenizer, context, guarded, plain=base.eval())
+    model = _attach(base, adapter, role)
     model.eval()
     if guarded and model.device.type == "cpu":
         unpack_linear4bit(model, tokenizer)
-    context = int(getattr(base.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
-    return Candidates(model, tokenizer, context, guarded)
+    return Candidates(model, tokenizer, context, guarded, stacked=role is not None)
+
+
+def _attach(base: Any, adapter: Artifact, role: Artifact | None) -> Any:
+    from peft import PeftModel
+
+    if role is None:
+        return PeftModel.from_pretrained(base, adapter.path, is_trainable=False)
+    model = PeftModel.from_pretrained(base, role.path, adapter_name=_ROLE, is_trainable=False)
+    model.load_adapter(adapter.path, _TASK, is_trainable=False)
+    model.base_model.set_adapter([_ROLE, _TASK], inference_mode=True)
+    return model
 
 
 def unpack_linear4bit(model: Any, tokenizer: Any) -> int:

@@ -26,12 +26,14 @@ class BaseFigures:
 
 @dataclass(frozen=True)
 class AdapterFigures:
-    """Losses in nats per supervised token; ``series`` is (step, loss), in steps' order."""
+    """Losses in nats per supervised token (of sft; else what the method minimises); ``series`` is (step, loss),
+    in steps' order. ``continues`` and ``stacks_on``: ids of the adapters it goes on from and lies on, "" for none."""
 
     id: str
     base: BaseFigures
-    rank: int
-    alpha: float
+    # None of a full training, which has no adapter
+    rank: int | None
+    alpha: float | None
     trainable: int
     files_bytes: int | None
     supervised: int
@@ -45,6 +47,13 @@ class AdapterFigures:
     loss_last: float
     series: tuple[tuple[float, float], ...]
     hyperparameters: dict[str, Any]
+    method: str = "sft"
+    continues: str = ""
+    stacks_on: str = ""
+
+    @property
+    def loss_unit(self) -> str:
+        return "nats per trained token" if self.method == "sft" else f"the loss of {self.method}"
 
 
 def read_adapter(row: ArtifactRow, nano: bool) -> AdapterFigures:
@@ -53,8 +62,8 @@ def read_adapter(row: ArtifactRow, nano: bool) -> AdapterFigures:
     return AdapterFigures(
         id=row.id,
         base=_read_base(s.table("base"), nano),
-        rank=s.count("adapter.r"),
-        alpha=s.number("adapter.alpha"),
+        rank=s.find_count("adapter.r"),
+        alpha=s.find_number("adapter.alpha"),
         trainable=s.count("adapter.trainable"),
         files_bytes=s.find_count("adapter.files_bytes"),
         supervised=s.count("tokens.supervised"),
@@ -67,6 +76,9 @@ def read_adapter(row: ArtifactRow, nano: bool) -> AdapterFigures:
         loss_last=s.number("loss.last"),
         series=_read_series(s),
         hyperparameters=dict(s.table("hyperparameters").data),
+        method=s.find_text("hyperparameters.method") or "sft",
+        continues=s.find_text("continues") or "",
+        stacks_on=s.find_text("stacks_on") or "",
     )
 
 

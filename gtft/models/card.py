@@ -59,9 +59,11 @@ def describe_base(f: CardFigures) -> str:
 
 def _write_opening(f: CardFigures) -> str:
     a = f.adapter
+    whole = a.rank is None
+    shape = "A whole model (" if whole else f"A LoRA adapter (rank {a.rank}, "
     what = (
-        f"A LoRA adapter (rank {a.rank}, {a.trainable:,} trained parameters) for the Gas Town role "
-        f"**{prose(f.role)}**. It sits on {describe_base(f)} and was trained by gtft on a town's own history."
+        f"{shape}{a.trainable:,} trained parameters) for the Gas Town role **{prose(f.role)}**. "
+        f"It {'started from' if whole else 'sits on'} {describe_base(f)} and was trained by gtft on a town's own history."
     )
     use = (
         f"Meant for the work of a {prose(f.role)} in the town it was trained on, with that town's agents and "

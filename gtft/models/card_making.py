@@ -51,8 +51,14 @@ def write_recipe(f: CardFigures) -> str:
         + f"; loss on the assistant's turns only; {a.empty_rows} rows without a trained token",
         f"{a.steps} optimizer steps, {a.epochs:g} epochs",
         f"loss {a.loss_first:.3f} at the first logged step, {a.loss_last:.3f} at the last "
-        "(nats per trained token)",
+        f"({a.loss_unit})",
     ]
+    if a.continues:
+        facts.append(f"goes on from adapter {code(a.continues)}")
+    if a.stacks_on:
+        facts.append(
+            f"lies on top of the role adapter {code(a.stacks_on)}, which it needs, and which it is compared with"
+        )
     parts = ["## How it was trained", bullets(facts), f"![{_describe_loss(f)}]({LOSS})"]
     if f.changes:
         told = [code(hide_folders(change)) for change in f.changes]
@@ -139,5 +145,5 @@ def _describe_loss(f: CardFigures) -> str:
     a = f.adapter
     return (
         f"Training loss over {a.steps} steps, from {a.loss_first:.2f} to {a.loss_last:.2f} "
-        "nats per trained token"
+        f"({a.loss_unit})"
     )

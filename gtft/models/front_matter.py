@@ -36,19 +36,21 @@ def write_front_matter(f: CardFigures) -> str:
 
 
 def _describe(f: CardFigures) -> dict[str, Any]:
-    tags = ["gtft", "gas-town", f"role-{slug(f.role)}", "lora"]
+    whole = f.adapter.rank is None
+    tags = ["gtft", "gas-town", f"role-{slug(f.role)}", *(() if whole else ("lora",))]
     if f.adapter.base.quantization == "nf4":
         tags.append("qlora")
     described: dict[str, Any] = {
         "language": "en",
-        "library_name": "peft",
+        "library_name": "transformers" if whole else "peft",
         "pipeline_tag": "text-generation",
         "tags": tags,
         "model_name": plain(f.model, 96),
         "eval_results": _list_results(f),
     }
     if f.adapter.base.hub_id is not None:
-        described |= {"base_model": f.adapter.base.hub_id, "base_model_relation": "adapter"}
+        relation = "finetune" if whole else "adapter"
+        described |= {"base_model": f.adapter.base.hub_id, "base_model_relation": relation}
     return described
 
 

@@ -90,8 +90,9 @@ def _draw_loss(f: CardFigures) -> bytes:
         )
     axes.set_title("Training loss")
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("nats per trained token")
-    axes.set_ylim(0, max(losses) * 1.12 or 1)
+    axes.set_ylabel(f.adapter.loss_unit)
+    # The loss of grpo may be negative.
+    axes.set_ylim(min(0, min(losses) * 1.12), max(0, max(losses) * 1.12) or 1)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.get_major_locator().set_params(integer=True)

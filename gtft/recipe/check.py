@@ -17,6 +17,7 @@ from gtft.errors import Problem
 from gtft.recipe.effort import EFFORT
 from gtft.recipe.keys import find_key, is_leaf, suggest
 from gtft.recipe.lines import KeyPath, write_path
+from gtft.recipe.methods import refuse_methods
 from gtft.recipe.overlay import Layers, Place
 from gtft.recipe.schema import Recipe
 from gtft.recipe.variables import (
@@ -220,6 +221,7 @@ def _cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
                 f"must be at most base.nano.context ({nano.context}), is {recipe.train.max_length}"
             )
             yield ("train", "max_length"), text
+    yield from refuse_methods(recipe.base, recipe.train)
     if not recipe.harvest.sources:
         yield ("harvest", "sources"), "is empty: add a [[gtft.harvest.sources]] table"
     for i, source in enumerate(recipe.harvest.sources):

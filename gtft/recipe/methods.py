@@ -17,8 +17,7 @@ REFUSED_INITS = {
     "loftq": f"it replaces the quantized base by another one; {_OFF}, and that would not be the base",
     "lora_ga": f"it subtracts from the base's weights, which NF4 can not; {_OFF}",
     "orthogonal": f"it starts from an adapter that changes answers before the first step, and fails on NF4; {_OFF}",
-    "eva": "it measures the base on data first and shares ranks out unevenly; converters to GGUF would "
-    "scale such an adapter wrongly",
+    "eva": "it reads the corpus through the base first and gives layers unequal ranks, which is not supported",
 }
 _HEADS = ("lm_head", "embed_out", "output_layer", "embed_tokens", "wte")
 
@@ -32,10 +31,15 @@ def refuse_methods(base: Base, train: Train) -> Iterator[tuple[KeyPath, str]]:
         text = f'must be 0 with method "{train.method}": both answers are compared without dropout'
         yield ("train", "lora", "dropout"), text
     if train.method == "kto" and train.batch < 2:
-        text = 'must be at least 2 with method "kto": its KL is measured between the rows of a batch'
+        text = (
+            'must be at least 2 with method "kto": its KL is measured between the rows of a batch'
+        )
         yield ("train", "batch"), text
     if train.method != "sft" and train.packing == "on":
         yield ("train", "packing"), f'packs rows of method "sft" only, not of "{train.method}"'
+    if train.processes > 1 and (train.engine == "swarm" or train.method != "sft"):
+        text = 'is for method "sft" with engine "local"'
+        yield ("train", "processes"), text
     if train.method != "sft" and train.retention.kl:
         text = f'is a penalty of method "sft"; "{train.method}" has train.preference.beta'
         yield ("train", "retention", "kl"), text
@@ -45,7 +49,9 @@ def _refuse_lora(train: Train) -> Iterator[tuple[KeyPath, str]]:
     lora = train.lora
     if why := REFUSED_INITS.get(lora.init_lora_weights):
         yield ("train", "lora", "init_lora_weights"), f'"{lora.init_lora_weights}": {why}'
-    targets = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    targets = (
+        (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    )
     if not all(t.strip() for t in targets) or not targets:
         yield ("train", "lora", "target_modules"), "names no module"
     if found := [t for t in targets if any(t.split(".")[-1] == h for h in _HEADS)]:
@@ -66,6 +72,9 @@ def _refuse_full(base: Base, train: Train) -> Iterator[tuple[KeyPath, str]]:
     if train.method != "sft":
         text = f'"full" has no adapter to switch off, which method "{train.method}" compares with'
         yield ("train", "adapter"), text
+    if train.retention.kl > 0:
+        text = 'needs the base beside the model; with train.adapter = "full" there is none'
+        yield ("train", "retention", "kl"), text
     if train.engine == "swarm":
         yield ("train", "adapter"), '"full" is too much to exchange: a swarm averages adapters'
     for key in ("continues", "stacks_on"):

@@ -156,7 +156,7 @@ class Retention(_Table):
         "them and they never see the eval",
     )
     rows: Annotated[int, Field(ge=1)] = Field(
-        32, description="rows of each kind that one measurement reads, at most"
+        16, description="rows of each kind that one measurement reads, at most"
     )
     measure_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="updates between measurements; 0 = at every checkpoint"

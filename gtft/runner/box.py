@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import Any
 
 import psutil
 
-GIB = 1024**3
+from gtft.memory import CGROUPS, read_limit
+
+GIB, MIB = 1024**3, 1024**2
 # Below this no training is started: one on a nano base needs about 1.5 GiB.
 LEAST_MEMORY = 2 * GIB
-CGROUPS = Path("/sys/fs/cgroup")
-# A limit above this is v1's way of saying that there is none.
-NO_LIMIT = 1 << 60
 
 # Programs of agents, by the name of the process or of the script that an interpreter runs.
 AGENTS = frozenset(
@@ -50,6 +50,15 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """A card as its driver shows it; bytes."""
+
+    name: str
+    memory: int
+    free: int
+
+
+@dataclass(frozen=True)
 class Box:
     """Bytes throughout. ``limit`` and ``used`` are the cgroup's; None when it sets no limit."""
 
@@ -61,6 +70,7 @@ class Box:
     used: int | None
     disk_free: int
     groups: tuple[Group, ...]
+    gpus: tuple[Gpu, ...] = ()
 
     @property
     def free(self) -> int:
@@ -81,6 +91,9 @@ class Box:
             f"memory: {memory}",
             f"cores: {self.cores}, load {self.load:.1f}",
             f"disk: {say_size(self.disk_free)} free",
+        ]
+        lines += [
+            f"GPU: {c.name}, {say_size(c.free)} free of {say_size(c.memory)}" for c in self.gpus
         ]
         for g in self.groups:
             size = f": {say_size(g.resident)}" if g.resident else ""
@@ -104,51 +117,25 @@ def survey_box(folder: Path, cgroups: Path = CGROUPS) -> Box:
         used=used,
         disk_free=psutil.disk_usage(str(folder)).free,
         groups=tuple(_group_processes()),
+        gpus=list_gpus(),
     )  # fmt: skip
 
 
-def read_limit(cgroups: Path, own: Path) -> tuple[int | None, int | None]:
-    """(limit, used) of the tightest memory cgroup that holds us, bytes; (None, None) without one.
-
-    ``own`` lists our cgroups as ``/proc/self/cgroup`` does. What the kernel can give back at once
-    (inactive file pages) does not count as used.
-    """
+def list_gpus() -> tuple[Gpu, ...]:
+    """The cards, when the driver's own tool is there and answers; else none."""
+    argv = (
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,memory.free",
+        "--format=csv,noheader,nounits",
+    )
     try:
-        lines = own.read_text("utf-8").splitlines()
-    except OSError:
-        return None, None
-    best: tuple[int, int] | None = None
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers == "":
-            top, names = cgroups, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            top = cgroups / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        here = top / path.lstrip("/")
-        for folder in (here, *here.parents):
-            found = _read_group(folder, *names)
-            if found is not None and (best is None or found[0] - found[1] < best[0] - best[1]):
-                best = found
-            if folder == top:
-                break
-    return best if best is not None else (None, None)
-
-
-def _read_group(folder: Path, limit: str, used: str, idle: str) -> tuple[int, int] | None:
-    try:
-        most = (folder / limit).read_text("utf-8").strip()
-        now = int((folder / used).read_text("utf-8"))
-        stat = dict(
-            line.split(" ", 1) for line in (folder / "memory.stat").read_text("utf-8").splitlines()
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, ValueError):
-        return None
-    if not most.isdigit() or int(most) >= NO_LIMIT:
-        return None
-    return int(most), max(0, now - int(stat.get(idle, "0")))
+        rows = [line.rsplit(",", 2) for line in done.stdout.splitlines() if line.strip()]
+        return tuple(Gpu(n.strip(), int(m) * MIB, int(f) * MIB) for n, m, f in rows)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
 
 
 def classify(name: str, argv: Sequence[str]) -> str | None:
@@ -198,7 +185,7 @@ def _group_processes() -> Iterator[Group]:
 
 def say_size(size: float) -> str:
     """Bytes for people: GiB, else MiB, else KiB."""
-    for unit, step in (("GiB", GIB), ("MiB", 1024**2)):
+    for unit, step in (("GiB", GIB), ("MiB", MIB)):
         if size >= step:
             return f"{size / step:.1f} {unit}"
     return f"{size / 1024:.0f} KiB"

@@ -12,6 +12,7 @@ from gtft.errors import TownError
 from gtft.recipe.resolve import Resolved
 from gtft.records.rows import Run, make_ready
 from gtft.runner.workspace import Workspace
+from gtft.shelf import find_adapter
 
 TITLES = {
     "harvest": "Harvest a corpus for {role}",
@@ -31,8 +32,13 @@ def dispatch(ws: Workspace, resolved: Resolved, actor: str, root: Path) -> str:
     """Create a run and its beads; returns the run id. ``root``: where relative source paths start.
 
     The run's row comes first and its beads carry the run's id, so that a dispatch that was cut off is
-    finished by `finish_dispatch` instead of being made twice. Raises TownError when they cannot be made now.
+    finished by `finish_dispatch` instead of being made twice. Raises TownError when they cannot be made now,
+    UsageError when the recipe goes on from an adapter that is not there.
     """
+    train = resolved.recipe.train
+    for key, given in (("continues", train.continues), ("stacks_on", train.stacks_on)):
+        if given:
+            find_adapter(ws.artifacts, given, f"train.{key}")
     stamp = time.strftime("%m%d-%H%M%S", time.gmtime(ws.now()))
     run_id = f"run-{stamp}-{uuid.uuid4().hex[:6]}"
     now = ws.store.now_us()

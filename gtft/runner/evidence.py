@@ -11,6 +11,7 @@ from typing import Any
 from gtft.artifact import Artifact, short_id, verify_artifact
 from gtft.contract import SUMMARY_FILE, Job, Produced, Stage
 from gtft.errors import EvidenceError
+from gtft.shelf import read_document
 
 KINDS: dict[Stage, str] = {
     "harvest": "corpus",
@@ -47,11 +48,14 @@ def check_evidence(job: Job, produced: Produced) -> Evidence:
             fix=f"gtft runs resume {job.run_id}",
         )
     summary = _read_summary(found)
+    text = f"{found.kind} {found.id}; {len(found.files)} files re-hashed"
     if job.stage == "train":
         _check_adapter(found)
+        if job.recipe.get("train", {}).get("engine") == "swarm":
+            text += f"; {_check_swarm(found, summary)}"
     if job.stage == "eval":
         _check_generations(found)
-    return Evidence(found, summary, f"{found.kind} {found.id}; {len(found.files)} files re-hashed")
+    return Evidence(found, summary, text)
 
 
 def _read_summary(found: Artifact) -> dict[str, Any]:
@@ -69,6 +73,9 @@ def _read_summary(found: Artifact) -> dict[str, Any]:
 
 def _check_adapter(found: Artifact) -> None:
     """An adapter whose every lora_B is zero changes nothing: nothing was trained."""
+    if any(f.name == "model.safetensors" for f in found.files):
+        _check_full(found)
+        return
     path = found.file("adapter_model.safetensors")
     if not any(_is_nonzero(path, name) for name in _list_tensors(path) if "lora_B" in name):
         raise EvidenceError(
@@ -76,6 +83,33 @@ def _check_adapter(found: Artifact) -> None:
             why="every lora_B tensor in it is zero or there is none",
             fix="gtft runs logs RUN --stage train",
         )
+
+
+def _check_full(found: Artifact) -> None:
+    """A full training whose weights are its base's own changes nothing."""
+    base = read_document(found, "base.json").get("files")
+    own = {f.sha256 for f in found.files if f.name.endswith(".safetensors")}
+    if not isinstance(base, dict) or own & set(base.values()):
+        raise EvidenceError(
+            f"the model {short_id(found.id)} changes nothing",
+            why="a file of weights in it is its base's own",
+            fix="gtft runs logs RUN --stage train",
+        )
+
+
+def _check_swarm(found: Artifact, summary: dict[str, Any]) -> str:
+    """Every peer's signed record, and that this run ended with the adapter that the swarm ended with."""
+    from gtft.swarm.report import check_evidence_block
+    from gtft.swarm.tensors import hash_adapter
+
+    block = summary.get("swarm")
+    if not isinstance(block, dict):
+        raise EvidenceError(
+            f"the adapter {short_id(found.id)} has no record of its swarm",
+            why='its recipe says engine = "swarm"',
+            fix="gtft runs logs RUN --stage train",
+        )
+    return check_evidence_block(block, hash_adapter(found.file("adapter_model.safetensors")))
 
 
 def _list_tensors(path: Path) -> dict[str, Any]:

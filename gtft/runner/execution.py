@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -14,7 +13,6 @@ from gtft.beads.lifecycle import Reason
 from gtft.contract import (
     JOB_FILE,
     STAGES,
-    Event,
     Failed,
     Governance,
     InputArtifact,
@@ -28,7 +26,6 @@ from gtft.errors import (
     ConflictError,
     EvidenceError,
     GtftError,
-    TownError,
     WorkerFailed,
     find_kind,
 )
@@ -37,7 +34,9 @@ from gtft.runner.byhand import respect_hands
 from gtft.runner.dispatch import finish_dispatch
 from gtft.runner.evidence import check_evidence
 from gtft.runner.governance import gather_governance
-from gtft.runner.lease import Claim, claim_next, lease_end, may_take_over
+from gtft.runner.launch import plan_stage
+from gtft.runner.lease import Claim, claim_next, may_take_over
+from gtft.runner.milestones import say_trained, tell_milestones
 from gtft.runner.moves import (
     accept,
     finish_unfinished,
@@ -49,15 +48,11 @@ from gtft.runner.moves import (
 )
 from gtft.runner.outbox import deliver
 from gtft.runner.patience import wait_longer
-from gtft.runner.process import WorkerProcess, attach_worker, find_result, start_worker
+from gtft.runner.planned import Planned
+from gtft.runner.process import find_result
+from gtft.runner.supervision import End, Terms, find_terms, supervise
+from gtft.runner.watch import Listener
 from gtft.runner.workspace import Workspace
-
-POLL_SECONDS = 0.1
-# How often the beads of a running stage are compared with the store, and late messages sent.
-LOOK_SECONDS = 10.0
-
-# Told of every event while a stage runs: (stage row, event).
-Listener = Callable[[StageRow, Event], None]
 
 
 @dataclass(frozen=True)
@@ -69,9 +64,16 @@ class Outcome:
     error: GtftError | None = None
 
 
-def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: Listener) -> Outcome:
+def carry_out(
+    ws: Workspace,
+    claim: Claim,
+    environ: Mapping[str, str],
+    listen: Listener,
+    terms: Terms | None = None,
+) -> Outcome:
     """Bring a claimed stage as far as it goes without a person.
 
+    A training waits for its turn and for memory first, on ``terms`` (`find_terms` when not given).
     KeyboardInterrupt asks the run to pause: the worker saves, and the stage goes back to ready. A town whose
     server is away is waited for, `Config.patience_seconds` long; the worker goes on meanwhile.
     """
@@ -87,21 +89,38 @@ def carry_out(ws: Workspace, claim: Claim, environ: Mapping[str, str], listen: L
     if row.reason == "expired" and (result := find_result(job_dir)) is not None:
         listen(row, result)
         return _settle(ws, claim, job, result)
-    worker = start_worker(job_dir, job.stage, Path(run.root), environ)
-    last, asked, ours = _follow(ws, claim, worker, listen)
-    if not ours:
+    if job.stage != "train":
+        terms = None
+    elif terms is None:
+        terms = find_terms(ws, read_recipe(run), environ, _plan(ws, run, row, job, listen).memory)
+    if job.stage == "train":
+        listen = tell_milestones(ws, claim, listen)
+    end = supervise(ws, claim, run, environ, listen, terms)
+    last = end.last
+    if not end.ours:
         return Outcome("lost", ws.store.find_stage(row.run_id, row.stage))
     if isinstance(last, Produced):
         outcome = _settle(ws, claim, job, last)
         return finish_cancelled(ws, run.id, row.stage) or outcome
-    if asked == "cancel" and (ended := finish_cancelled(ws, run.id, row.stage)):
+    if end.asked == "cancel" and (ended := finish_cancelled(ws, run.id, row.stage)):
         return ended
-    if isinstance(last, Paused):
-        return Outcome("paused", hold(ws, claim, "paused", last.text))
+    error = end.error
     if isinstance(last, Failed):
         error = find_kind(last.kind)(last.message, why=last.why, fix=last.fix)
+    if error is not None:
         return Outcome("failed", hold(ws, claim, "failed", _first_lines(error)), error)
-    return _settle_crash(ws, run, claim, worker, asked)
+    if isinstance(last, Paused):
+        return Outcome("paused", hold(ws, claim, "paused", last.text))
+    return _settle_crash(ws, run, claim, end)
+
+
+def _plan(ws: Workspace, run: Run, row: StageRow, job: Job, listen: Listener) -> Planned:
+    """What the training will need. A plan that cannot be made is told, and stops nothing."""
+    try:
+        return plan_stage(ws, run, job)
+    except GtftError as e:
+        listen(row, Warned(code="not-planned", text=f"{e.what}: {e.why}"))
+        return Planned()
 
 
 def run_through(
@@ -154,98 +173,14 @@ def prepare_job(ws: Workspace, run: Run, row: StageRow, actor: str) -> Job:
     return job
 
 
-def _follow(
-    ws: Workspace, claim: Claim, worker: WorkerProcess, listen: Listener
-) -> tuple[Event | None, str | None, bool]:
-    """Read events until the worker ends. Returns (last deciding event, what was asked, still ours)."""
-    row = claim.stage
-    watch = _Watch(wait_longer(ws, 0.0), claim, listen)
-    last: Event | None = None
-    asked_at = 0.0
-    while True:
-        try:
-            # Before the events: what it wrote last is read after it has ended.
-            ended = worker.has_ended()
-            for event in worker.read_events():
-                listen(row, event)
-                if isinstance(event, Produced | Paused | Failed):
-                    last = event
-            if ended and worker.lost_the_lock() and last is None:
-                worker = attach_worker(ws.job_dir(row.run_id, row.stage))
-                continue
-            if ended:
-                return last, watch.asked, True
-            if watch.is_due():
-                before = watch.asked
-                if not watch.look():
-                    return last, watch.asked, False
-                if watch.asked and not before:
-                    asked_at = time.monotonic()
-                    worker.stop()
-            if watch.asked and time.monotonic() - asked_at > ws.config.stop_seconds:
-                worker.stop(kill=True)
-            time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            if watch.asked is not None:
-                raise
-            ws.store.set_desired(row.run_id, "pause", claim.actor)
-
-
-class _Watch:
-    """What a runner looks after while its worker works: the lease, what the operator wants, what was done
-    to the beads by hand, messages that are late. A town that is away is told once, and tried again."""
-
-    def __init__(self, ws: Workspace, claim: Claim, listen: Listener) -> None:
-        self._ws = ws
-        self._claim = claim
-        self._listen = listen
-        self._every = min(ws.config.lease_seconds / 3, 1.0)
-        self._beat = time.monotonic()
-        # Not yet: the first heartbeat sends word of the start.
-        self._looked = -LOOK_SECONDS
-        self._away = False
-        # "pause" or "cancel", once somebody asked for it.
-        self.asked: str | None = None
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._beat > self._every
-
-    def look(self) -> bool:
-        """One heartbeat. False when the stage is not ours any more."""
-        self._beat = time.monotonic()
-        try:
-            ours = self._renew()
-        except TownError as e:
-            if not self._away:
-                text = f"{e.what}; the worker goes on, and what it made is recorded when the town is back"
-                self._listen(self._claim.stage, Warned(code="town-away", text=text))
-            self._away = True
-            return True
-        self._away = False
-        return ours
-
-    def _renew(self) -> bool:
-        ws, row = self._ws, self._claim.stage
-        if not ws.store.renew(row.run_id, row.stage, self._claim.token, lease_end(ws)):
-            return False
-        run = ws.store.find_run(row.run_id)
-        if run is not None and time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked = time.monotonic()
-            deliver(ws)
-            for text in respect_hands(ws, [run]):
-                self._listen(row, Warned(code="by-hand", text=text))
-            run = ws.store.find_run(row.run_id)
-        if run is not None and run.desired != "run" and self.asked is None:
-            self.asked = run.desired
-        return True
-
-
 def _settle(ws: Workspace, claim: Claim, job: Job, produced: Produced) -> Outcome:
     """Check the evidence and submit it; where the machine is the reviewer, review it too."""
     try:
         evidence = check_evidence(job, produced)
     except EvidenceError as e:
         return Outcome("failed", hold(ws, claim, "failed", _first_lines(e)), e)
+    if job.stage == "train" and (said := say_trained(ws.job_dir(job.run_id, job.stage))):
+        evidence = replace(evidence, text=f"{evidence.text}; {said}")
     row = submit(ws, claim, evidence)
     if job.stage == "eval":
         return Outcome("review", row)
@@ -311,17 +246,15 @@ def _finish_ended(ws: Workspace, run: Run) -> None:
         finish_unfinished(ws, run, reason, first.reviewer or "gtft", first.reason_text)
 
 
-def _settle_crash(
-    ws: Workspace, run: Run, claim: Claim, worker: WorkerProcess, asked: str | None
-) -> Outcome:
+def _settle_crash(ws: Workspace, run: Run, claim: Claim, end: End) -> Outcome:
     """No last word from the worker: it was killed. It is started again a few times by itself."""
-    text = f"{worker.describe_end()} without an artifact (attempt {claim.stage.attempt})"
+    text = f"{end.text} without an artifact (attempt {claim.stage.attempt})"
     error = WorkerFailed(
         f"{claim.stage.stage}: {text}",
         why="it was killed, or the box ran out of memory",
         fix=f"gtft runs logs {run.id} --stage {claim.stage.stage}, then: gtft runs resume {run.id}",
     )
-    if asked is not None:
+    if end.asked is not None:
         return Outcome("paused", hold(ws, claim, "paused", text))
     again = claim.stage.attempt <= ws.config.retries
     row = hold(ws, claim, "failed", text, announce=not again)

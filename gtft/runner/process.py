@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gtft.artifact import write_json
@@ -46,6 +46,8 @@ class Attempt:
     pid: int
     # Where this attempt's events begin in events.jsonl, bytes.
     offset: int
+    # It was asked to save and stop; a second request would not let it save.
+    asked: bool = False
 
 
 class WorkerProcess:
@@ -64,6 +66,11 @@ class WorkerProcess:
     def attached(self) -> bool:
         """True when another runner started it."""
         return self._child is None
+
+    @property
+    def pid(self) -> int:
+        """0 when nobody knows it."""
+        return self._attempt.pid
 
     def read_events(self) -> Iterator[Event]:
         """What it wrote since the last call. A line that is no event is reported as a warning."""
@@ -102,10 +109,17 @@ class WorkerProcess:
         return f"the worker exited with {code}"
 
     def stop(self, *, kill: bool = False) -> None:
-        """Ask it to save and stop, or end it. Only a process that holds this job's lock is signalled."""
+        """Ask it to save and stop (once, whoever asks), or end it. Only a process that holds this job's lock
+        is signalled."""
         # 0: nobody knows its pid, and to the kernel that would mean all of our own group.
         if self.has_ended() or self._attempt.pid <= 0:
             return
+        if not kill:
+            if self._attempt.asked:
+                return
+            self._attempt = replace(self._attempt, asked=True)
+            # Noted first: a runner that takes over must not ask again.
+            write_json(self._job_dir / ATTEMPT_FILE, asdict(self._attempt))
         try:
             os.kill(self._attempt.pid, signal.SIGKILL if kill else signal.SIGTERM)
         except ProcessLookupError:
@@ -113,9 +127,12 @@ class WorkerProcess:
 
 
 def start_worker(
-    job_dir: Path, stage: Stage, cwd: Path, environ: Mapping[str, str]
+    job_dir: Path, stage: Stage, cwd: Path, environ: Mapping[str, str], keep: int | None = None
 ) -> WorkerProcess:
-    """Start the stage's worker, or attach to the one that already holds the job's lock."""
+    """Start the stage's worker, or attach to the one that already holds the job's lock.
+
+    ``keep``: an open file that the worker inherits and holds while it lives (its place on the device).
+    """
     if is_locked(job_dir):
         return attach_worker(job_dir)
     events = job_dir / EVENTS_FILE
@@ -129,10 +146,11 @@ def start_worker(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=() if keep is None else (keep,),
             env={**environ, **WORKER_ENV},
         )
     attempt = Attempt(child.pid, offset)
-    write_json(job_dir / ATTEMPT_FILE, attempt.__dict__)
+    write_json(job_dir / ATTEMPT_FILE, asdict(attempt))
     return WorkerProcess(job_dir, attempt, child)
 
 
@@ -141,7 +159,9 @@ def attach_worker(job_dir: Path) -> WorkerProcess:
     with (job_dir / LOCK_FILE).open("rb") as f:
         holder = _find_holder(f.fileno(), job_dir)
     noted = _read_attempt(job_dir)
-    return WorkerProcess(job_dir, Attempt(holder or noted.pid, noted.offset), None)
+    pid = holder or noted.pid
+    attempt = Attempt(pid, noted.offset, noted.asked and pid == noted.pid)
+    return WorkerProcess(job_dir, attempt, None)
 
 
 def find_result(job_dir: Path) -> Produced | None:
@@ -160,7 +180,7 @@ def _read_attempt(job_dir: Path) -> Attempt:
     if not path.exists():
         return Attempt(0, 0)
     noted = json.loads(path.read_text("utf-8"))
-    return Attempt(int(noted["pid"]), int(noted["offset"]))
+    return Attempt(int(noted["pid"]), int(noted["offset"]), bool(noted.get("asked", False)))
 
 
 def is_locked(job_dir: Path) -> bool:
@@ -170,7 +190,8 @@ def is_locked(job_dir: Path) -> bool:
         return False
     with path.open("a+") as f:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared: two that look at once must not take each other for the worker.
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         fcntl.flock(f, fcntl.LOCK_UN)

@@ -10,6 +10,7 @@ from gtft.beads.ledger import Bead, map_state
 from gtft.contract import EVENTS_FILE, Progress, parse_event
 from gtft.records.rows import Run, StageRow
 from gtft.runner.lease import may_take_over
+from gtft.runner.waiting import read_waiting
 from gtft.runner.workspace import Workspace
 
 TAIL_BYTES = 64 * 1024
@@ -31,6 +32,8 @@ class StageView:
     progress: dict[str, Any] | None
     # An active stage whose runner is gone: anyone may take it over.
     orphaned: bool
+    # What an active stage waits for: its turn on the device, or memory (`gtft.runner.waiting`).
+    waiting: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _look(ws: Workspace, rows: list[StageRow]) -> dict[str, Bead]:
 
 
 def _view(ws: Workspace, run: Run, rows: list[StageRow], beads: dict[str, Bead]) -> RunView:
-    state, waits, step = _judge(ws, run, rows)
+    state, waits, step = judge_run(ws, run, rows)
     return RunView(
         id=run.id,
         recipe=run.recipe_name,
@@ -85,7 +88,7 @@ def _view(ws: Workspace, run: Run, rows: list[StageRow], beads: dict[str, Bead])
     )
 
 
-def _judge(ws: Workspace, run: Run, rows: list[StageRow]) -> tuple[str, str, str]:
+def judge_run(ws: Workspace, run: Run, rows: list[StageRow]) -> tuple[str, str, str]:
     """(state in words, who is waited for, the next command)."""
     ended = next((s for s in rows if s.state == "done" and s.reason), None)
     if ended is not None:
@@ -100,6 +103,9 @@ def _judge(ws: Workspace, run: Run, rows: list[StageRow]) -> tuple[str, str, str
     if now.state == "active":
         if may_take_over(ws, now):
             return f"active ({now.stage}, runner gone)", "a worker", f"gtft run {run.id}"
+        waiting = read_waiting(ws.job_dir(run.id, now.stage))
+        if waiting is not None:
+            return f"active ({now.stage} waits)", str(waiting), f"gtft runs show {run.id}"
         return f"active ({now.stage})", "nobody", f"gtft runs show {run.id}"
     if run.desired == "pause":
         return "ready (paused)", "the operator", f"gtft runs resume {run.id}"
@@ -112,6 +118,8 @@ def _view_stage(ws: Workspace, row: StageRow, bead: Bead | None) -> StageView:
     absent = "gone" if row.bead_id else "not created"
     bead_state: str = absent if bead is None else map_state(bead)
     live = row.state == "active"
+    orphaned = live and may_take_over(ws, row)
+    waiting = read_waiting(ws.job_dir(row.run_id, row.stage)) if live and not orphaned else None
     return StageView(
         stage=row.stage,
         state=row.state,
@@ -124,7 +132,8 @@ def _view_stage(ws: Workspace, row: StageRow, bead: Bead | None) -> StageView:
         attempt=row.attempt,
         artifact=row.artifact_id,
         progress=_read_progress(ws, row) if live else None,
-        orphaned=live and may_take_over(ws, row),
+        orphaned=orphaned,
+        waiting=waiting.as_dict() if waiting is not None else None,
     )
 
 

@@ -49,12 +49,16 @@ class Config(BaseModel):
     prefix: str = Field("ft", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,19}$")
     # A lease lives this long without a heartbeat; a heartbeat comes three times as often.
     lease_seconds: float = Field(60.0, gt=0)
-    # How long a worker that was asked to stop may take before it is killed.
-    stop_seconds: float = Field(120.0, gt=0)
+    # How long a worker that was asked to stop may take before it is killed: memory is free again in 30 s.
+    stop_seconds: float = Field(25.0, gt=0)
     # How often a stage whose worker was killed is started again by itself.
     retries: int = Field(2, ge=0)
     # How long a runner waits for a store that is away before it gives up; its worker goes on.
     patience_seconds: float = Field(900.0, ge=0)
+    # Trainings at a time on one device of this box, over all workspaces of the user.
+    trainings_per_device: int = Field(1, ge=1)
+    # Memory that a training leaves free, MiB: it waits, and gives way, for that. 0 = it never gives way.
+    headroom_mb: int = Field(512, ge=0)
     # A run that waits longer than this for somebody is stale: the sweep says so.
     stale_days: float = Field(14.0, gt=0)
     town: TownLink | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gtft.artifact import Artifact, short_id, verify_artifact
-from gtft.errors import TrainingError, UsageError
+from gtft.errors import TrainingError
 from gtft.recipe.methods import refuse_methods
 from gtft.recipe.schema import Base, Train
-from gtft.shelf import find_on_shelf, read_document
+from gtft.shelf import find_adapter, read_document
 from gtft.training.base import BaseModel
 from gtft.training.watch import Watch
 
@@ -21,7 +20,6 @@ KIND = "adapter"
 # PEFT's name for the adapter that is trained: the only one that is saved.
 TRAINED = "default"
 WEIGHTS = "adapter_model.safetensors"
-FULL_WEIGHTS = "model.safetensors"
 # Above this, float32 weights, gradients and two moments do not fit the boxes that gtft is for.
 FULL_AT_MOST = 600_000_000
 _BYTES_PER_FULL = 16
@@ -38,6 +36,11 @@ class Ancestors:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(a.id for a in (self.continues, self.role) if a is not None)
+
+    @property
+    def below(self) -> dict[str, str]:
+        """What ``base.json`` states besides the base: the role that it was trained on top of."""
+        return {"stacks_on": self.role.id} if self.role else {}
 
     def as_dict(self) -> dict[str, str]:
         """What ``summary.json`` states; nothing for a training that starts from its base."""
@@ -138,10 +141,16 @@ def lay_role(model: Any, role: Artifact) -> int:
     weights = _read_weights(role)
     names = sorted({k.rpartition(".lora_")[0] for k in weights})
     for name in names:
-        layer = model.get_submodule(name.removeprefix(_PREFIX))
-        down, up = (
-            weights[f"{name}.lora_{x}.weight"].to(layer.weight.device).float() for x in "AB"
-        )
+        try:
+            layer = model.get_submodule(name.removeprefix(_PREFIX))
+            down, up = (weights[f"{name}.lora_{x}.weight"] for x in "AB")
+            fits = (layer.in_features, layer.out_features) == (down.shape[1], up.shape[0])
+        except (AttributeError, KeyError):
+            fits = False
+        if not fits:
+            why = f"the base has no such layer as its {name.removeprefix(_PREFIX)}"
+            raise _misfit(role, "train.stacks_on", why)
+        down, up = (x.to(layer.weight.device).float() for x in (down, up))
         layer.register_forward_hook(_add_share(down, up, scale))
     return len(names)
 
@@ -149,19 +158,16 @@ def lay_role(model: Any, role: Artifact) -> int:
 def save_trained(model: Any, folder: Path) -> None:
     """Write what was trained, as PEFT (or, of a full training, transformers) reads it."""
     if is_full(model):
-        # As the base is stored: what is evaluated is what was saved.
-        state = {
-            name: value.to(model.config.dtype) if value.is_floating_point() else value
-            for name, value in model.state_dict().items()
-        }
-        model.save_pretrained(folder, state_dict=state)
+        # Off for the training only: it is how answers are generated.
+        model.config.use_cache = True
+        model.save_pretrained(folder)
     else:
         model.save_pretrained(folder, selected_adapters=[TRAINED], save_embedding_layers=False)
 
 
 def is_full(model: Any) -> bool:
     """Whether every weight is trained: there is no adapter to switch off."""
-    return not hasattr(model, "peft_config")
+    return not hasattr(model, "disable_adapter")
 
 
 def _add_share(down: Any, up: Any, scale: float) -> Callable[..., Any]:
@@ -187,10 +193,7 @@ def _open_all(model: Any) -> Any:
             f"bases of at most {FULL_AT_MOST / 1e6:.0f} M",
             fix="gtft run RECIPE --set train.adapter=lora, or a smaller base",
         )
-    stored = model.config.dtype
     model.to(torch.float32)
-    # The dtype that the base is stored in, and that the result is saved in.
-    model.config.dtype = stored
     model.requires_grad_(True)
     return model
 
@@ -198,10 +201,7 @@ def _open_all(model: Any) -> Any:
 def _find(given: str, key: str, artifacts: Path) -> Artifact | None:
     if not given:
         return None
-    try:
-        found = find_on_shelf(artifacts, KIND, given)
-    except UsageError as e:
-        raise UsageError(f"{key}: {e.what}", why=e.why, fix="gtft model list") from e
+    found = find_adapter(artifacts, given, key)
     return verify_artifact(found.path, kind=KIND, expect=found.id)
 
 
@@ -291,17 +291,3 @@ def _misfit(adapter: Artifact, key: str, why: str) -> TrainingError:
         why=why,
         fix=f"gtft recipe explain {key}; gtft model list tells what each adapter was trained on",
     )
-
-
-def describe_base(base: BaseModel, ancestors: Ancestors) -> dict[str, object]:
-    """What ``base.json`` of the adapter holds: all that is below what was trained."""
-    below = {"stacks_on": ancestors.role.id} if ancestors.role else {}
-    return {**base.as_dict(), **below}
-
-
-def settle_config(path: Path, base: BaseModel) -> dict[str, Any]:
-    """``adapter_config.json`` with what PEFT leaves to chance settled: a set's order, the base's path."""
-    config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])
-    config["base_model_name_or_path"] = base.name
-    return config

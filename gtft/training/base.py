@@ -12,7 +12,6 @@ from typing import Any
 from gtft.artifact import hash_file, hash_json
 from gtft.errors import BaseMissing, translate_os_error
 from gtft.recipe.schema import Base
-from gtft.training.nano import ensure_nano
 from gtft.training.watch import Watch
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -77,6 +76,9 @@ def locate_base(
     the next command when it is not there, incomplete, or stored in a format that runs code on loading.
     """
     if base.model == "nano":
+        # Here: it loads torch, and a base that is there is found without.
+        from gtft.training.nano import ensure_nano
+
         built = ensure_nano(text_file, base.nano, workspace / "bases", watch, clock)
         folder, name = built.path, built.path.name
         given = str(folder.relative_to(workspace))

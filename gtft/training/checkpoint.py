@@ -20,13 +20,15 @@ from gtft.training.watch import Watch
 
 MANIFEST = "gtft-checkpoint.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+# What is trained: an adapter, or all weights.
+_TRAINED = ("adapter_model.safetensors", "model.safetensors")
 _NEEDED = (
-    "adapter_model.safetensors",
     "optimizer.pt",
     "scheduler.pt",
-    "rng_state.pth",
     "trainer_state.json",
 )
+# One for each process of a shared training: rng_state_0.pth and so on.
+_RANDOM = "rng_state"
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,12 @@ def _find_damage(folder: Path) -> str:
         listed = {f["name"]: (f["size"], f["sha256"]) for f in doc["files"]}
         if not {"recipe", "corpus", "base", "libraries"} <= doc.keys():
             return "its manifest is incomplete"
+        if not listed.keys() & set(_TRAINED):
+            return f"it was saved without {_TRAINED[0]}"
         if lacking := sorted(set(_NEEDED) - listed.keys()):
             return f"it was saved without {lacking[0]}"
+        if not any(name.startswith(_RANDOM) for name in listed):
+            return f"it was saved without {_RANDOM}.pth"
         for name, (size, sha256) in sorted(listed.items()):
             path = folder / name
             if not path.is_file():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gtft.errors import GtftError, TrainingError
+from gtft.memory import give_back_large_blocks
 from gtft.recipe.schema import Method, Train
 from gtft.training.base import BaseModel, guard_linear4bit, load_model
 from gtft.training.checkpoint import (
@@ -24,6 +25,7 @@ from gtft.training.checkpoint import (
 from gtft.training.device import ONE_THREAD_BELOW, Settings
 from gtft.training.material import Material
 from gtft.training.order import plan_order
+from gtft.training.ranks import Ranks, share_cores
 from gtft.training.watch import StopRequested, Watch
 
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
@@ -72,6 +74,7 @@ class Task:
     companions: tuple[Companion, ...] = ()
     keep_threads: bool = False
     place: int | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -94,13 +97,16 @@ class Trained:
 
 def count_steps(units: int, train: Train) -> int:
     """Optimizer steps that a recipe asks for on this many units."""
+    if train.engine == "swarm":
+        return train.swarm.every * train.swarm.rounds
     if train.max_steps:
         return train.max_steps
-    return max(1, math.ceil(train.epochs * units / _per_step(train)))
+    return max(1, math.ceil(train.epochs * units / count_per_step(train)))
 
 
-def _per_step(train: Train) -> int:
-    return train.batch * train.accumulation
+def count_per_step(train: Train) -> int:
+    """Units that one update reads, on all processes."""
+    return train.batch * train.accumulation * train.processes
 
 
 def fit(task: Task, material: Material) -> Trained:
@@ -114,24 +120,40 @@ def fit(task: Task, material: Material) -> Trained:
     from safetensors import SafetensorError
 
     libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    resumable = find_resumable(task.workdir, task.fingerprint, libraries, task.watch)
+    resumable = _find_resumable(task, libraries)
     threads = torch.get_num_threads()
     try:
         return _fit(task, material, libraries, resumable)
     except (OSError, RuntimeError, MemoryError, ValueError) as e:
-        discard_unfinished(task.workdir)
+        _discard(task)
         raise _translate(e, task.workdir, torch.OutOfMemoryError) from e
     except SafetensorError as e:
-        discard_unfinished(task.workdir)
+        _discard(task)
         translated = translate_save_error(e, task.workdir)
         if translated is None:
             raise
         raise translated from e
     except (GtftError, StopRequested):
-        discard_unfinished(task.workdir)
+        _discard(task)
         raise
     finally:
         torch.set_num_threads(threads)
+
+
+def _discard(task: Task) -> None:
+    if task.ranks.rank == 0:
+        discard_unfinished(task.workdir)
+
+
+def _find_resumable(task: Task, libraries: dict[str, str]) -> Resumable | None:
+    """Rank 0 looks first: it removes and renames what cannot be used."""
+    if task.ranks.world == 1:
+        return find_resumable(task.workdir, task.fingerprint, libraries, task.watch)
+    from accelerate import PartialState
+
+    state = PartialState(cpu=task.settings.device == "cpu")
+    with state.main_process_first():
+        return find_resumable(task.workdir, task.fingerprint, libraries, task.watch)
 
 
 def _fit(
@@ -143,19 +165,24 @@ def _fit(
     from transformers.trainer_utils import set_seed
     from trl.trainer import utils as trl_utils
 
+    from gtft.training.retention import Finished
     from gtft.training.trainer import Interrupt, Interrupted, Overseer, list_trainable
 
     train, watch = task.train, task.watch
     cpu = task.settings.device == "cpu"
     if cpu:
         trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = _CPU_HEAD_CHUNK
+        if task.settings.gradient_checkpointing:
+            give_back_large_blocks()
     watch.progress(0, None, "steps", None, f"loading {task.base.name}")
     set_seed(train.seed)
     model = task.equip(load_model(task.base, task.place))
     if cpu and not task.keep_threads and model.num_parameters() < ONE_THREAD_BELOW:
         torch.set_num_threads(1)
+    elif cpu and not task.keep_threads and task.ranks.world > 1:
+        torch.set_num_threads(share_cores(task.ranks.world))
     steps = count_steps(len(material.lengths), train)
-    order = plan_order(material.lengths, train.batch, steps * _per_step(train), train.seed)
+    order = plan_order(material.lengths, train.batch, steps * count_per_step(train), train.seed)
     overseer = Overseer(
         watch, task.fingerprint, libraries, train.keep_checkpoints, task.clock, task.measure_memory
     )
@@ -169,15 +196,16 @@ def _fit(
     for companion in task.companions:
         companion.trainer = trainer
     guarded = guard_linear4bit(trainer.model)
-    if not torch.distributed.is_initialized():
+    if task.ranks.world == 1:
         trainer.interrupt = Interrupt(trainer.model, watch)
     trainable = sum(p.numel() for _, p in list_trainable(trainer.model))
-    # Weights, two Adam moments, and about a megabyte of tokenizer and states.
-    check_room(task.workdir, trainable * 4 * 3 + _size_of(task.base), train.keep_checkpoints)
+    # Weights, two Adam moments, the best weights so far, and about a megabyte of tokenizer and states.
+    check_room(task.workdir, trainable * 4 * 4 + _size_of(task.base), train.keep_checkpoints)
     if resumable:
         for companion in task.companions:
             companion.restore(resumable.path)
-    if resumable and resumable.step >= steps:
+    # A swarm's last bytes come from its peers: `train` asks them, also when no step is left.
+    if resumable and resumable.step >= steps and train.engine == "local":
         trainer._load_from_checkpoint(str(resumable.path))
         trainer.state = TrainerState.load_from_json(str(resumable.path / "trainer_state.json"))
     else:
@@ -189,13 +217,16 @@ def _fit(
             trainer.train(resume_from_checkpoint=str(resumable.path) if resumable else None)
         except Interrupted as e:
             raise overseer.save_interrupted() from e
+        except Finished:
+            # It had stopped early; the checkpoint is loaded and no step is left.
+            pass
     step = trainer.state.global_step
     if overseer.stopped:
         raise StopRequested(step, f"saved checkpoint-{step}")
     losses = tuple(
         (int(e["step"]), float(e["loss"])) for e in trainer.state.log_history if "loss" in e
     )
-    epochs = step * _per_step(train) / len(material.lengths)
+    epochs = step * count_per_step(train) / len(material.lengths)
     return Trained(
         trainer.model, step, epochs, losses, trainable, guarded, task.settings, task.companions
     )

@@ -73,7 +73,7 @@ class _AnswerLoss(torch.autograd.Function):
             piece, target = hidden[at : at + step], targets[at : at + step, None]
             weight = weights[at : at + step, None]
             logits = torch.nn.functional.linear(piece, head, bias).float()
-            logits, slope = _bend(logits, scale)
+            logits, slope = bend(logits, scale)
             hits += (logits.argmax(-1, keepdim=True) == target).sum()
             logits -= torch.logsumexp(logits, -1, keepdim=True)
             total -= (logits.gather(1, target) * weight).sum()
@@ -107,7 +107,7 @@ class _AnswerLoss(torch.autograd.Function):
         return (*scaled, None, None, None)
 
 
-def _bend(logits: torch.Tensor, scale: Scale) -> tuple[torch.Tensor, torch.Tensor | float | None]:
+def bend(logits: torch.Tensor, scale: Scale) -> tuple[torch.Tensor, torch.Tensor | float | None]:
     """The model's own logits, and their slope by the plain ones (None = 1)."""
     if scale.scale != 1.0:
         logits = logits * scale.scale
@@ -119,7 +119,8 @@ def _bend(logits: torch.Tensor, scale: Scale) -> tuple[torch.Tensor, torch.Tenso
 
 @dataclass
 class Answered(ModelOutput):  # type: ignore[misc]
-    """``nll``: Σ weight · nats over the supervised tokens; ``tokens`` of them, ``hits`` guessed right.
+    """``nll``: Σ weight · nats over the supervised tokens; ``tokens`` of them, ``hits`` guessed right; ``hidden``
+    [tokens, h]: the states that they were guessed from.
 
     A `ModelOutput`, because what wraps a model (DDP, autocast) looks for tensors in one.
     """
@@ -127,6 +128,7 @@ class Answered(ModelOutput):  # type: ignore[misc]
     nll: torch.Tensor | None = None
     tokens: torch.Tensor | None = None
     hits: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
 
 def add_answer_head(model: Any) -> None:
@@ -179,4 +181,4 @@ def score_answers(
     nll, hits = _AnswerLoss.apply(  # type: ignore[no-untyped-call]
         picked, head.weight, head.bias, target[mask], each, scale
     )
-    return Answered(nll=nll, tokens=mask.sum(), hits=hits)
+    return Answered(nll=nll, tokens=mask.sum(), hits=hits, hidden=picked)

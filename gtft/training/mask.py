@@ -9,13 +9,20 @@ from typing import Any
 
 from gtft.errors import TrainingError
 from gtft.training.examples import Conversation
-from gtft.training.render import IGNORED, Row, marks_generations, render
+from gtft.training.render import Renderer, Row, marks_generations
 from gtft.training.watch import StopRequested, Watch
+
+# Examples between two words of progress: some seconds.
+_TOLD_EVERY = 2000
 
 
 @dataclass(frozen=True)
 class Proof:
-    """All rows to train on, and what is not trained: ``empty`` and ``partial`` are (example id, cause)."""
+    """All rows to train on, and what is not trained: ``empty`` and ``partial`` are (example id, cause).
+
+    ``escaped``: messages that spelled a special token. ``open_ended``: rows that do not end with one.
+    ``silenced``: trained turns whose text the template leaves out because they also call a tool.
+    """
 
     rows: tuple[Row, ...]
     examples: int
@@ -25,6 +32,7 @@ class Proof:
     marked: bool
     max_length: int
     open_ended: int
+    silenced: int = 0
 
     @property
     def supervised(self) -> int:
@@ -41,10 +49,12 @@ class Proof:
             "max_length": self.max_length,
             "examples": self.examples,
             "rows": len(self.rows),
+            "turns": sum(len(r.spans) for r in self.rows),
             "supervised_tokens": self.supervised,
             "context_tokens": self.context,
             "rows_with_cut_context": sum(r.cut > 0 for r in self.rows),
             "rows_without_end_of_turn": self.open_ended,
+            "turns_with_text_left_out": self.silenced,
             "messages_with_escaped_special_tokens": self.escaped,
             "empty_examples": [{"id": i, "cause": c} for i, c in self.empty],
             "untrained_turns": [{"id": i, "cause": c} for i, c in self.partial],
@@ -55,24 +65,30 @@ class Proof:
 def prove(
     conversations: Iterable[Conversation], tokenizer: Any, max_length: int, watch: Watch
 ) -> Proof:
-    """Render every conversation and account for each of them."""
+    """Render every conversation once, in order, and account for each of them.
+
+    Raises StopRequested between two conversations when asked to stop.
+    """
+    renderer = Renderer(tokenizer, max_length)
     rows: list[Row] = []
     empty: list[tuple[str, str]] = []
     partial: list[tuple[str, str]] = []
-    examples = escaped = 0
+    examples = escaped = silenced = 0
     for conversation in conversations:
         if watch.stop_requested:
             raise StopRequested(0, "stopped before the first step")
-        done = render(conversation, tokenizer, max_length)
+        done = renderer.render(conversation)
         examples += 1
         escaped += done.escaped
+        silenced += done.silenced
         rows.extend(done.rows)
         if done.rows:
             partial.extend((conversation.id, c) for c in done.causes)
         else:
             empty.append((conversation.id, "; ".join(sorted(set(done.causes)))))
-    special = set(tokenizer.all_special_ids)
-    open_ended = sum(_last_trained(r) not in special for r in rows)
+        if examples % _TOLD_EVERY == 0:
+            watch.progress(examples, None, "examples", None, f"{len(rows)} rows")
+    special = set(tokenizer.convert_tokens_to_ids(list(renderer.dialect.special)))
     return Proof(
         tuple(rows),
         examples,
@@ -81,7 +97,8 @@ def prove(
         escaped,
         marks_generations(tokenizer),
         max_length,
-        open_ended,
+        sum(r.input_ids[-1] not in special for r in rows),
+        silenced,
     )
 
 
@@ -106,13 +123,17 @@ def check_proof(proof: Proof, max_unsupervised: float, watch: Watch) -> None:
     if proof.empty:
         watch.warn("empty-rows", f"{len(proof.empty)} examples train nothing: {told}")
     if proof.partial:
-        watch.warn("untrained-turns", f"{len(proof.partial)} turns are too long to be trained")
+        why = Counter(cause.split(":")[0] for _, cause in proof.partial)
+        said = ", ".join(f"{n} {cause}" for cause, n in why.most_common())
+        fix = "; raise train.max_length" if "-too-long" in said else ""
+        watch.warn("untrained-turns", f"{len(proof.partial)} turns are not trained: {said}{fix}")
+    if proof.silenced:
+        watch.warn(
+            "text-left-out",
+            f"{proof.silenced} turns say something beside a tool call, and the base's chat template leaves it out",
+        )
     if proof.open_ended:
         watch.warn(
             "no-end-of-turn",
             f"{proof.open_ended} rows do not train the end of a turn: the model may not learn to stop",
         )
-
-
-def _last_trained(row: Row) -> int:
-    return next((label for label in reversed(row.labels) if label != IGNORED), IGNORED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 from gtft.training.packing import plan_packs
 from gtft.training.render import Row
@@ -19,17 +19,12 @@ class Material(Protocol):
         """Tokens of each unit."""
         ...
 
-    def as_dict(self) -> dict[str, Any]:
-        """What ``mask.json`` holds."""
-        ...
-
 
 @dataclass(frozen=True)
 class Rows:
     """Rows for supervised fine-tuning. ``capacity``: tokens of a pack; 0 = every row by itself."""
 
     rows: tuple[Row, ...]
-    proof: dict[str, Any]
     capacity: int = 0
 
     @cached_property
@@ -43,8 +38,10 @@ class Rows:
     def lengths(self) -> list[int]:
         return [sum(len(r.input_ids) for r in unit) for unit in self.units]
 
-    def as_dict(self) -> dict[str, Any]:
-        return self.proof
+    @property
+    def pack_sizes(self) -> list[int]:
+        """Rows of each pack; nothing when rows are not packed."""
+        return [len(u) for u in self.units] if self.capacity else []
 
 
 def balance_weights(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -92,9 +92,10 @@ class Renderer:
     def render(self, conversation: Conversation) -> Rendered:
         """The rows of a conversation, and why it trains less than it says.
 
-        Causes: ``no-assistant-turn``, ``nothing-asked`` (no message before the turn), ``empty-turn``,
-        ``turn-too-long`` (a turn alone exceeds the limit), ``template-refuses``, ``template-drops-tools`` (calls or results would vanish), ``prefix-differs``
-        (the template writes a turn unlike the prompt for it), ``no-tokens``.
+        Causes: ``no-assistant-turn``; ``nothing-asked`` (no message before the turn); ``empty-turn``;
+        ``turn-too-long``; ``context-too-long`` (with what it answers the turn exceeds the limit);
+        ``template-refuses``; ``template-drops-tools`` (calls or results would vanish); ``prefix-differs``
+        (the template writes a turn unlike the prompt for it); ``no-tokens``.
         """
         messages, escaped = self._escape(conversation.messages)
         tools, _ = self._escape(conversation.tools)
@@ -121,9 +122,7 @@ class Renderer:
                 break
         return rows, causes, writer.silenced
 
-    def _escape(
-        self, messages: Sequence[dict[str, Any]]
-    ) -> tuple[tuple[dict[str, Any], ...], int]:
+    def _escape(self, messages: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], int]:
         """Text that spells a special token would end a turn early and shift the mask."""
         clean = tuple(_map_text(m, self._space_out) for m in messages)
         return clean, sum(a != b for a, b in zip(messages, clean, strict=True))
@@ -178,7 +177,7 @@ class _Writer:
             start = self._find_start(floor, turns[position], limits)
             turn = None if start is None else self._turn(start, turns[position])
             if start is None or turn is None:
-                causes.append("turn-too-long" if start is None else "prefix-differs")
+                causes.append(self._find_cause(start, turns[position]))
                 position += 1
                 continue
             floor, limits = start, (full,)
@@ -203,9 +202,19 @@ class _Writer:
             rows.append(Row(conversation.id, ids, tuple(spans), start, conversation.weight))
         return rows, causes
 
+    def _find_cause(self, start: int | None, turn: int) -> str:
+        if start is not None:
+            return "prefix-differs"
+        alone = self._turn(turn, turn)
+        fits = alone is not None and alone.length <= self.max_length
+        return "context-too-long" if fits else "turn-too-long"
+
     def _find_start(self, floor: int, turn: int, limits: tuple[int, ...]) -> int | None:
-        """The earliest start in [floor, turn] with the turn's row within the first limit that can be met."""
-        starts = [s for s in range(floor, turn + 1) if s == 0 or self.body[s]["role"] != "tool"]
+        """The earliest start from ``floor`` with the turn's row within the first limit that can be met.
+
+        What the turn answers stays: the message before it, and the call when that is a result.
+        """
+        starts = [s for s in range(floor, turn) if s == 0 or self.body[s]["role"] != "tool"] or [0]
         for limit in limits:
             for start in starts:
                 found = self._turn(start, turn)
@@ -237,7 +246,9 @@ class _Writer:
         answer = whole[len(prompt) :].removeprefix(_THOUGHT)
         answer = answer.removesuffix(self.dialect.closing).rstrip()
         if not answer.endswith(self.dialect.special):
-            answer += self.dialect.end_of_calls if last.get("tool_calls") else self.dialect.end_of_text
+            answer += (
+                self.dialect.end_of_calls if last.get("tool_calls") else self.dialect.end_of_text
+            )
         context, both = self.coder.encode(prompt), self.coder.encode(prompt + answer)
         if both[: len(context)] == context:
             return _Turn(prompt, context, both[len(context) :])
@@ -312,9 +323,7 @@ class _Coder:
         if not pieces:
             return
         texts = [self._anchor + p for p in pieces]
-        for piece, ids in zip(
-            pieces, self._ids(texts), strict=True
-        ):
+        for piece, ids in zip(pieces, self._ids(texts), strict=True):
             self._known[piece] = array("i", ids[1:])
 
 

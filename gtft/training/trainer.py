@@ -30,6 +30,7 @@ _REPORTED = (
     "rewards/accuracies",
     "rewards/margins",
     "reward",
+    "frac_reward_zero_std",
 )
 
 
@@ -71,12 +72,14 @@ class Guarded:
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         kept: Any = self
         step = kept.state.global_step + 1
-        labels = inputs.get("labels")
+        # What GRPO is given are questions; its tensors are made in the step.
+        tensors = inputs if isinstance(inputs, dict) else {}
+        labels = tensors.get("labels")
         if isinstance(labels, torch.Tensor) and not bool((labels[..., 1:] != -100).any()):
             raise stop_hard("a batch has no token to train on", step, self)
         self.tokens_seen += sum(
             int(v.numel())
-            for k, v in inputs.items()
+            for k, v in tensors.items()
             if k.endswith("input_ids") and isinstance(v, torch.Tensor)
         )
         trainer: Any = super()
@@ -249,6 +252,9 @@ class Overseer(TrainerCallback):  # type: ignore[misc]
         self._watch.progress(step, state.max_steps, "steps", eta, f"loss {logs['loss']:.3f}")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.distributed.is_initialized():
+            # Every rank puts its random states into the folder.
+            torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
         workdir = Path(args.output_dir)

@@ -5,29 +5,38 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gtft.artifact import Artifact, stage_artifact, verify_artifact, write_file, write_json
+from gtft.artifact import (
+    Artifact,
+    short_id,
+    stage_artifact,
+    verify_artifact,
+    write_file,
+    write_json,
+)
 from gtft.contract import SUMMARY_FILE, Job
 from gtft.errors import EvidenceError, GateFailed
 from gtft.evals.checks import run_check
 from gtft.evals.generate import Generation, StopRequested, generate, make_key, write_prompts
 from gtft.evals.heldout import build_heldout
 from gtft.evals.item import Item, read_items, read_jsonl
-from gtft.evals.load import find_base, load_candidates, read_base
+from gtft.evals.load import find_base, find_role, load_candidates, read_base
 from gtft.evals.overlap import Overlap, remove_overlap
 from gtft.evals.pick import pick
 from gtft.evals.report import make_report, make_summary
 from gtft.evals.score import GateSettings, judge_gates, outcomes
 from gtft.evals.verdict import write_verdict
 from gtft.recipe.schema import Recipe
+from gtft.shelf import list_shelf
 from gtft.training.environment import prepare_environment, require_training_extra
 from gtft.workers.frame import Reporter, Stopped, main
 
 KIND = "eval"
+PAIRS = "preferences.jsonl"
 LOG = "generations.jsonl"
 
 
@@ -50,8 +59,9 @@ def work(job: Job, report: Reporter) -> Artifact:
     folder = find_base(base, job.workspace, job.root)
     items, dropped = _collect(recipe.eval.suites, corpus)
     report.progress(0, len(items), "items", None, "comparing with the training set")
-    overlap = _compare(items, corpus, report)
-    candidates = load_candidates(adapter, base, folder)
+    trained = find_trained(adapter, corpus, job.artifacts)
+    overlap = _compare(items, trained, report)
+    candidates = load_candidates(adapter, base, folder, find_role(base, job.artifacts))
     room = candidates.context - recipe.eval.max_new_tokens
     fitting, too_long = write_prompts(overlap.kept, candidates.tokenizer, room)
     if too_long:
@@ -120,12 +130,38 @@ def _collect(suites: Sequence[str], corpus: Artifact) -> tuple[list[Item], dict[
     return items, dropped
 
 
-def _compare(items: Sequence[Item], corpus: Artifact, report: Reporter) -> Overlap:
-    sides = (
-        (doc for _, doc in read_jsonl(corpus.file(name)))
-        for name in ("train.jsonl", "heldout.jsonl")
+def find_trained(adapter: Artifact, corpus: Artifact, artifacts: Path) -> list[Artifact]:
+    """Every corpus that the adapter has read: this run's, then those of the adapters that it goes on from or
+    lies on.
+
+    Raises EvidenceError when one is not on the shelf any more: held-out items could have been learned there.
+    """
+    shelf = {a.id: a for kind in ("adapter", "corpus") for a in list_shelf(artifacts, kind).found}
+    found = {corpus.id: corpus}
+    wanted = list(adapter.parents)
+    while wanted:
+        parent = wanted.pop()
+        if parent in found:
+            continue
+        if parent not in shelf:
+            raise EvidenceError(
+                f"{short_id(parent)}, which the adapter comes from, is not here any more",
+                why="what it was trained on could not be compared with the items",
+                fix="put its folder back below artifacts/, then: gtft runs resume RUN",
+            )
+        found[parent] = verify_artifact(shelf[parent].path, expect=parent)
+        if found[parent].kind == "adapter":
+            wanted += found[parent].parents
+    return [a for a in found.values() if a.kind == "corpus"]
+
+
+def _compare(items: Sequence[Item], trained: Sequence[Artifact], report: Reporter) -> Overlap:
+    """``trained``: every corpus that the adapter has read, this run's own first."""
+    overlap = remove_overlap(
+        items,
+        (doc for corpus in trained for doc in _read_trained(corpus)),
+        (doc for _, doc in read_jsonl(trained[0].file("heldout.jsonl"))),
     )
-    overlap = remove_overlap(items, *sides)
     for r in overlap.removed:
         report.warn("item-in-training", f"{r.item} is not scored: {r.reason} of {r.example}")
     if items and not overlap.kept:
@@ -135,6 +171,14 @@ def _compare(items: Sequence[Item], corpus: Artifact, report: Reporter) -> Overl
             fix="gtft corpus health, then harvest with more varied sources",
         )
     return overlap
+
+
+def _read_trained(corpus: Artifact) -> Iterator[dict[str, Any]]:
+    yield from (doc for _, doc in read_jsonl(corpus.file("train.jsonl")))
+    if any(f.name == PAIRS for f in corpus.files):
+        for number, doc in read_jsonl(corpus.file(PAIRS)):
+            messages = [*doc["prompt"], *doc["chosen"]]
+            yield {"id": f"pair-{number}", "cluster": doc.get("cluster", ""), "messages": messages}
 
 
 def _gates(recipe: Recipe) -> GateSettings:

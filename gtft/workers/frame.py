@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import signal
@@ -63,6 +64,7 @@ class Reporter:
         self._metrics: TextIO | None = None
         self._echo = echo
         self._stop = False
+        self._not_finite: set[str] = set()
 
     @property
     def stop_requested(self) -> bool:
@@ -79,7 +81,16 @@ class Reporter:
         self._send(Progress(done=done, total=total, unit=unit, eta_s=eta_s, note=note))
 
     def metric(self, step: int, name: str, value: float) -> None:
-        """One figure of one step; also a line of ``metrics.jsonl``."""
+        """One figure of one step; also a line of ``metrics.jsonl``. NaN and infinity have no place in JSON:
+        they are told as a warning, once a name, and not written."""
+        if not math.isfinite(value):
+            if name not in self._not_finite:
+                self._not_finite.add(name)
+                self.warn(
+                    "figure-not-finite", f"{name} is {value} at step {step}; it is not written"
+                )
+            return
+        value = float(value)
         self._send(Metric(step=step, name=name, value=value))
         if self._metrics is None:
             self._metrics = self._metrics_path.open("a", encoding="utf-8")
@@ -117,8 +128,14 @@ def carry_out(work: Callable[[Job, Reporter], Artifact], job_dir: Path) -> int:
     try:
         job = Job.model_validate_json((job_dir / JOB_FILE).read_bytes())
         job.workdir.mkdir(parents=True, exist_ok=True)
+        rank = os.environ.get("RANK", "0")
+        if rank != "0" and rank.isdigit():
+            # The other processes of a shared training have a lock and events of their own.
+            job_dir = job_dir / f"rank-{rank}"
+            job_dir.mkdir(exist_ok=True)
         lock = (job_dir / LOCK_FILE).open("a+")
-        _trim_torn_line(job_dir / EVENTS_FILE)
+        for name in (EVENTS_FILE, METRICS_FILE):
+            _trim_torn_line(job_dir / name)
         report = Reporter(job_dir, sys.stderr)
     except OSError as e:
         return _say(translate_os_error(e, "opening the job"))
@@ -149,7 +166,8 @@ def carry_out(work: Callable[[Job, Reporter], Artifact], job_dir: Path) -> int:
         return 0
     except Stopped as e:
         report.finish(Paused(step=e.step, text=e.text))
-        return PAUSED_EXIT
+        # Rank 0 speaks for all: a launcher takes any other code of a rank for a crash.
+        return PAUSED_EXIT if rank == "0" else 0
     except GtftError as e:
         return _fail(report, e)
     except OSError as e:

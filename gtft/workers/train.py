@@ -6,89 +6,165 @@ import json
 import os
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gtft.artifact import Artifact, stage_artifact, verify_artifact
 from gtft.contract import Job
+from gtft.errors import InputError
+from gtft.memory import PeakSampler, measure_free, read_anonymous
 from gtft.recipe.schema import Recipe
 from gtft.training.environment import prepare_environment, require_training_extra
-from gtft.training.watch import StopRequested
+from gtft.training.watch import StopRequested, Watch
 from gtft.workers.frame import Reporter, Stopped, main
+
+if TYPE_CHECKING:
+    from gtft.training.averaging import Averager
+    from gtft.training.base import BaseModel
+    from gtft.training.device import Settings
+    from gtft.training.fit import Companion
 
 
 def work(job: Job, report: Reporter) -> Artifact:
     """Locate or build the base, prove the mask, train, publish the adapter."""
+    peak = PeakSampler()
     recipe = Recipe.model_validate_json(json.dumps(job.recipe))
     require_training_extra()
     # Before anything below imports torch or the hub client.
     prepare_environment(os.environ, offline=recipe.base.model == "nano")
+
+    from gtft.training.figures import mirror
+
     given = job.input("harvest")
     corpus = verify_artifact(given.path, kind="corpus", expect=given.id)
+    train = recipe.train
     try:
-        return _train(job, recipe, corpus, report)
+        with mirror(
+            train.report_to, job.workdir / "tracking", job.run_id, report, os.environ
+        ) as watch:
+            return _train(job, recipe, corpus, watch, peak)
     except StopRequested as e:
         raise Stopped(e.step, e.text) from e
 
 
-def _train(job: Job, recipe: Recipe, corpus: Artifact, report: Reporter) -> Artifact:
-    import psutil
-    import torch
-
-    from gtft.training.adapter import KIND, write_adapter
-    from gtft.training.adapters import attach, find_ancestors, require_trainable
+def _train(job: Job, recipe: Recipe, corpus: Artifact, watch: Watch, peak: PeakSampler) -> Artifact:
+    from gtft.training.adapter import write_adapter
+    from gtft.training.adapters import KIND, attach, find_ancestors, require_trainable
     from gtft.training.base import load_tokenizer, locate_base
-    from gtft.training.device import settle
-    from gtft.training.examples import read_conversations
     from gtft.training.fit import Task, fit
-    from gtft.training.mask import check_proof, prove
-    from gtft.training.material import Rows, balance_weights
+    from gtft.training.ranks import start_ranks
+    from gtft.training.watchdog import Watchdog, read_pace
+    from gtft.workers.lesson import prepare_lesson
 
-    require_trainable(recipe.base, recipe.train)
+    train = recipe.train
+    require_trainable(recipe.base, train)
     began = time.monotonic()
     base = locate_base(
         recipe.base,
         text_file=corpus.file("base.txt"),
         root=job.root,
         workspace=job.workspace,
-        watch=report,
+        watch=watch,
         clock=time.monotonic,
     )
-    report.metric(0, "base_seconds", time.monotonic() - began)
-    train = recipe.train
-    ancestors = find_ancestors(train, job.artifacts, base, report)
+    watch.metric(0, "base_seconds", time.monotonic() - began)
+    ancestors = find_ancestors(train, job.artifacts, base, watch)
     tokenizer = load_tokenizer(base)
-    proof = prove(
-        read_conversations(corpus.file("train.jsonl")), tokenizer, train.max_length, report
-    )
-    check_proof(proof, train.max_unsupervised, report)
-    cuda = torch.cuda.is_available()
-    settings = settle(train, cuda=cuda, bf16=cuda and torch.cuda.is_bf16_supported(), fits=True)
-    rows = balance_weights(proof.rows) if train.outcome_weights else proof.rows
-    material = Rows(rows, proof.as_dict(), train.max_length if settings.packing else 0)
-    process = psutil.Process()
-    began = time.monotonic()
-    task = Task(
-        base=base,
-        tokenizer=tokenizer,
-        train=train,
-        settings=settings,
-        corpus=corpus.id,
-        recipe_hash=job.recipe_hash,
-        workdir=_make(job.workdir),
-        watch=report,
-        clock=time.monotonic,
-        equip=lambda model: attach(model, train, ancestors),
-        measure_memory=lambda: int(process.memory_info().rss),
-        keep_threads="OMP_NUM_THREADS" in os.environ,
-        place=0 if cuda else None,
-    )
-    trained = fit(task, material)
-    report.metric(trained.steps, "train_seconds", time.monotonic() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    report.metric(trained.steps, "peak_memory_bytes", float(peak))
+    job_dir = job.workdir.parent
+    with start_ranks(train.processes, job_dir, os.environ) as ranks:
+        settings = _settle(recipe, base, ranks.local)
+        lesson = prepare_lesson(recipe, settings.packing, corpus, tokenizer, job.root, watch)
+        watchdog = Watchdog(read_pace(job_dir / "plan.json"), watch, time.monotonic, read_anonymous)
+        task = Task(
+            base=base,
+            tokenizer=tokenizer,
+            train=train,
+            settings=settings,
+            corpus=corpus.id,
+            recipe_hash=job.recipe_hash,
+            workdir=_make(job.workdir),
+            watch=watch,
+            clock=time.monotonic,
+            equip=lambda model: attach(model, train, ancestors),
+            measure_memory=read_anonymous,
+            companions=(lesson.retention, watchdog),
+            keep_threads="OMP_NUM_THREADS" in os.environ and ranks.world == 1,
+            place=None if settings.device == "cpu" else ranks.local,
+            ranks=ranks,
+        )
+        began = time.monotonic()
+        with _open_averager(job, recipe, base, watch) as averager:
+            if averager is not None:
+                task = replace(task, companions=(_meet(averager, recipe, watch), *task.companions))
+            trained = fit(task, lesson.material)
+            evidence = averager.evidence() if averager is not None else None
+        if ranks.rank:
+            raise StopRequested(
+                trained.steps, f"rank {ranks.rank} is done; rank 0 writes the adapter"
+            )
+    lesson.retention.finish(trained.model)
+    watch.metric(trained.steps, "train_seconds", time.monotonic() - began)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    watch.metric(trained.steps, "peak_memory_bytes", float(resident))
+    watch.metric(trained.steps, "peak_anon_bytes", float(peak.close()))
+    summary: dict[str, Any] = {"retention": {**lesson.retention.as_dict(), **lesson.summary}}
+    if evidence is not None:
+        summary["swarm"] = evidence
     with stage_artifact(job.artifacts, KIND, parents=(corpus.id, *ancestors.ids)) as staging:
-        write_adapter(staging.path, trained, tokenizer, base, proof, train)
+        write_adapter(
+            staging.path, trained, tokenizer, base, lesson.account, train, ancestors,
+            mask=lesson.mask, summary=summary,
+        )  # fmt: skip
     return staging.result
+
+
+def _settle(recipe: Recipe, base: BaseModel, place: int) -> Settings:
+    """What "auto" becomes here, by what fits into the memory that is free now."""
+    import torch
+
+    from gtft.footprint import fits_without_checkpointing, read_shape_of
+    from gtft.recipe.load import plan_load
+    from gtft.training.device import settle
+
+    cuda = torch.cuda.is_available()
+    if recipe.train.gradient_checkpointing != "auto" or cuda:
+        fits = True
+    else:
+        load = plan_load(recipe.base, recipe.train, gpu=False, checkpointing=False)
+        try:
+            # What this process holds already is in the estimate.
+            free = measure_free() + read_anonymous()
+            fits = fits_without_checkpointing(read_shape_of(base.path), load, free)
+        except InputError:
+            # A family whose shape is not known: the careful way.
+            fits = False
+    return settle(recipe.train, cuda=cuda, bf16=cuda and torch.cuda.is_bf16_supported(), fits=fits)
+
+
+@contextmanager
+def _open_averager(
+    job: Job, recipe: Recipe, base: BaseModel, watch: Watch
+) -> Iterator[Averager | None]:
+    """The peer of a swarm while the training runs; None when it trains alone."""
+    if recipe.train.engine == "local":
+        yield None
+        return
+    from gtft.training.swarm.opening import open_swarm
+
+    averager = open_swarm(job, recipe, base, watch, time.monotonic)
+    try:
+        yield averager
+    finally:
+        averager.close()
+
+
+def _meet(averager: Averager, recipe: Recipe, watch: Watch) -> Companion:
+    from gtft.training.averaging import Averaging
+
+    return Averaging(averager, watch, recipe.train.batch * recipe.train.accumulation)
 
 
 def _make(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -58,6 +59,16 @@ def finish(job: Path) -> Artifact:
     return verify_artifact(Path(made["path"]), kind="adapter", expect=made["id"])
 
 
+def last_checkpoint(job: Path) -> int:
+    sealed = (job / "work").glob("checkpoint-*/gtft-checkpoint.json")
+    return max((int(p.parent.name.split("-")[1]) for p in sealed), default=0)
+
+
+def read_pack_sizes(adapter: Artifact) -> list[int]:
+    """Rows of each pack, as the adapter's proof tells."""
+    return list(json.loads(adapter.file("mask.json").read_text("utf-8"))["packs"])
+
+
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Artifact]:
     """A workspace, its corpus, and the adapter of a run that nothing interrupted."""
@@ -95,6 +106,31 @@ def test_killed_anywhere_and_resumed_gives_the_same_adapter(
         whole.file("adapter_model.safetensors")
     )
     assert made.file("loss.jsonl").read_bytes() == whole.file("loss.jsonl").read_bytes()
+    assert made.id == whole.id
+
+
+def test_ten_kills_with_packing_and_accumulation_give_the_same_adapter(tmp_path: Path) -> None:
+    """SIGKILL ten times, each at a random moment after some new step; dropout is on."""
+    corpus = make_corpus(tmp_path / "artifacts", 40)
+    recipe = {"packing": "on", "accumulation": 3, "max_steps": 28, "checkpoint_steps": 2}
+    whole = finish(make_job(tmp_path, corpus, "whole", **recipe))
+    assert any(n > 1 for n in read_pack_sizes(whole)), "no row shares a pack"
+    job = make_job(tmp_path, corpus, "killed", **recipe)
+    dice = random.Random(int.from_bytes(os.urandom(4)))
+    resumed: list[int] = []
+    for _ in range(10):
+        saved = last_checkpoint(job)
+        resumed.append(saved)
+        worker = start(job)
+        assert wait_until(worker, lambda at=saved: count_steps(job) > at), "it ended before"
+        time.sleep(dice.random() * 0.4)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    made = finish(job)
+    assert len(set(resumed)) > 3, f"the kills fell too close together: {resumed}"
+    assert made.file("adapter_model.safetensors").read_bytes() == (
+        whole.file("adapter_model.safetensors").read_bytes()
+    )
     assert made.id == whole.id
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gtft.runner.box import AGENT, DOLT, RUNNER, WORKER, classify, read_limit, survey_box
+from gtft.memory import read_limit
+from gtft.runner.box import AGENT, DOLT, RUNNER, WORKER, classify, survey_box
 from town_case import DoltServer, wait_for
 
 GIB = 1024**3

@@ -19,6 +19,7 @@ from gtft.models.eval_figures import read_eval
 from gtft.recipe.schema import Recipe, Train
 from gtft.records.rows import ArtifactRow
 from gtft.training.adapter import summarise
+from gtft.training.adapters import Ancestors
 from gtft.training.base import BaseModel
 
 REPO = Path(__file__).resolve().parents[2]
@@ -81,6 +82,22 @@ def test_an_eval_s_summary_is_read() -> None:
     assert figures.longest_answer == recipe.eval.max_new_tokens
 
 
+def test_a_whole_model_of_another_method_is_read() -> None:
+    base = BaseModel("b", Path("x"), "bases/b", None, "none", (("config.json", "0"),))
+    role = SimpleNamespace(id="sha256:r")
+    trained = SimpleNamespace(
+        losses=((1, 0.6),), trainable=10, steps=1, epochs=1.0, guarded=0, model=SimpleNamespace()
+    )
+    proof = SimpleNamespace(supervised=5, context=7, examples=2, rows=("a", "b"), empty=())
+    train = Train(method="dpo")
+    ancestors = Ancestors(role=role)  # type: ignore[arg-type]
+    summary = summarise(trained, base, proof, train, ancestors, 9)  # type: ignore[arg-type]
+    figures = read_adapter(make_row(summary), nano=False)
+    assert (figures.rank, figures.alpha) == (None, None)
+    assert (figures.stacks_on, figures.continues) == ("sha256:r", "")
+    assert figures.loss_unit == "the loss of dpo"
+
+
 def make_item(n: int, suite: str) -> Item:
     asked = ({"role": "user", "content": f"question {n} of {suite}"},)
     capability = "safety" if n == 0 else "patrol-decision"
@@ -93,13 +110,18 @@ def test_a_training_s_summary_is_read() -> None:
         "Qwen/Qwen3-0.6B", Path("x"), "Qwen/Qwen3-0.6B", "abc", "nf4", (("config.json", "0"),)
     )
     trained = SimpleNamespace(
-        losses=((1, 3.0), (2, 2.0)), trainable=10, steps=2, epochs=1.0, guarded=4
+        losses=((1, 3.0), (2, 2.0)),
+        trainable=10,
+        steps=2,
+        epochs=1.0,
+        guarded=4,
+        model=SimpleNamespace(disable_adapter=None),
     )
     proof = SimpleNamespace(
         supervised=50, context=70, examples=9, rows=("a", "b"), empty=(("c", "why"),)
     )
     train = Train()
-    summary = summarise(trained, base, proof, train, 1000)  # type: ignore[arg-type]
+    summary = summarise(trained, base, proof, train, Ancestors(), 1000)  # type: ignore[arg-type]
     figures = read_adapter(make_row(summary), nano=False)
     assert figures.base.hub_id == "Qwen/Qwen3-0.6B" and figures.base.revision == "abc"
     assert figures.base.id == base.id

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import evals_case as case
-from gtft.artifact import Artifact, read_artifact, verify_artifact
+from gtft.artifact import Artifact, read_artifact, stage_artifact, verify_artifact
 from gtft.cli.main import main as cli
+from gtft.errors import EvidenceError
 from gtft.evals import generate as generation
 from gtft.evals.item import read_items
 from gtft.evals.load import Candidates, find_base, load_candidates, read_base
@@ -266,3 +267,34 @@ def test_the_command_line_shows_it(done: tuple[Path, Artifact], world: World) ->
 def test_the_command_line_says_what_is_missing(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["--workspace", str(tmp_path), "eval", "show"])
     assert "there is no eval yet" in str(result.exception)
+
+
+def test_what_an_earlier_adapter_was_trained_on_is_no_item(world: World, tmp_path: Path) -> None:
+    """An adapter that goes on from another has read that one's corpus too, and the pairs of its own."""
+    artifacts = tmp_path / "artifacts"
+    base = case.make_base(tmp_path)
+    earlier = case.make_corpus(artifacts, [], [case.example(1)])
+    first = case.make_adapter(artifacts, base, tmp_path, earlier)
+    heldout = [case.example(n) for n in range(1, 7)]
+    asked, answered = heldout[1]["messages"]
+    pair = {"prompt": [asked], "chosen": [answered], "rejected": [answered], "cluster": "session:2"}
+    with stage_artifact(artifacts, "corpus") as staging:
+        for name, rows in (
+            ("heldout", heldout),
+            ("train", [case.example(34)]),
+            ("preferences", [pair]),
+        ):
+            text = "".join(json.dumps(r) + "\n" for r in rows)
+            (staging.path / f"{name}.jsonl").write_text(text, "utf-8")
+    corpus = staging.result
+    with stage_artifact(artifacts, "adapter", parents=(corpus.id, first.id)) as staging:
+        for entry in first.files:
+            shutil.copy(first.file(entry.name), staging.path / entry.name)
+    later = staging.result
+    job = case.make_job(tmp_path, corpus, later, suites=["heldout"])
+    assert carry_out(evaluate.work, job) == 0
+    found = read_artifact(Path(last_event(job)["path"]))
+    assert len(lines(found.file("items.jsonl"))) == 4
+    shutil.rmtree(earlier.path)
+    job = case.make_job(tmp_path, corpus, later, "without", suites=["heldout"])
+    assert carry_out(evaluate.work, job) == EvidenceError.exit_code

@@ -10,20 +10,21 @@ import pytest
 from gtft.errors import KINDS, PAUSED_EXIT, find_kind
 
 REPO = Path(__file__).resolve().parents[2]
-BOTTOM = {"errors", "artifact", "contract", "shelf", "tool"}
+BOTTOM = {"errors", "artifact", "contract", "footprint", "memory", "shelf", "tool"}
 # room -> rooms it may import, besides the bottom ones and itself (design: imports point down only).
 MAY = {
     "recipe": set(),
     "beads": set(),
     "records": set(),
     "town": set(),
-    "runner": {"beads", "records", "town", "recipe"},
+    "swarm": {"recipe"},
+    "runner": {"beads", "records", "town", "recipe", "swarm"},
     "models": {"beads", "records", "town", "recipe"},
     "corpus": {"recipe"},
-    "training": {"recipe"},
+    "training": {"recipe", "swarm"},
     "evals": {"recipe"},
-    "workers": {"corpus", "training", "evals", "models", "recipe", "records"},
-    "cli": {"runner", "models", "beads", "records", "town", "recipe", "corpus", "evals"},
+    "workers": {"corpus", "training", "evals", "models", "recipe", "records", "swarm"},
+    "cli": {"runner", "models", "beads", "records", "town", "recipe", "corpus", "evals", "swarm"},
 }
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "matplotlib")
 

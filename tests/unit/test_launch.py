@@ -53,14 +53,19 @@ def test_a_source_that_is_missing_is_an_error(tmp_path: Path) -> None:
         survey_sources(resolve_tiny(tmp_path).recipe.harvest.sources, tmp_path)
 
 
-def test_without_a_run_nothing_is_known_and_nothing_invented(ws: Workspace, tmp_path: Path) -> None:
+def test_without_a_run_what_can_be_computed_is_and_the_rest_is_not_known(
+    ws: Workspace, tmp_path: Path
+) -> None:
     for launch in (plan(None, tmp_path), plan(ws, tmp_path)):
-        assert {f.low for f in launch.stages.values()} == {None}
+        assert {s for s, f in launch.stages.items() if f.low is None} == {"harvest", "eval", "card"}
         assert "no run was measured" in launch.stages["harvest"].source
-        assert "40 updates at most" in launch.stages["train"].source
+        assert launch.plan.updates == 40
+        assert "rough" in launch.stages["train"].source
         assert "12 items, each answered twice" in launch.stages["eval"].source
-        assert launch.memory.low is None
-        assert launch.disk.low == 1234
+        assert "computed from the base's shape" in launch.memory.source
+        assert launch.plan.disk is not None
+        assert launch.disk.low == 1234 + launch.plan.disk
+        assert "measured" not in launch.memory.source + launch.disk.source
 
 
 def test_figures_come_from_this_boxs_own_runs(tmp_path: Path, clock: list[float]) -> None:
@@ -85,6 +90,7 @@ def test_figures_come_from_this_boxs_own_runs(tmp_path: Path, clock: list[float]
     assert (
         other.stages["train"].source == "measured: 2 runs of other recipes on this base on this box"
     )
+    assert "computed" in other.memory.source
     assert plan(ws, tmp_path, '[gtft.card]\ncontact = "me"').stages["train"].low == 120
 
 
@@ -98,7 +104,7 @@ def test_an_interrupted_stage_and_another_base_say_nothing(
     carry_on(ws, run, "train")
     launch = plan(ws, tmp_path)
     assert launch.stages["harvest"].low is not None
-    assert launch.stages["train"].low is None
+    assert "measured" not in launch.stages["train"].source
     path = write_formula(tmp_path)
     path.write_text(path.read_text().replace("hidden = 32", "hidden = 64"))
     bigger = resolve(path, root=tmp_path)
@@ -109,16 +115,26 @@ def test_an_interrupted_stage_and_another_base_say_nothing(
 def test_a_base_in_a_folder_is_weighed_and_a_missing_one_is_told(tmp_path: Path) -> None:
     path = write_formula(tmp_path)
     path.write_text(path.read_text().replace('model = "nano"', 'model = "./base"'))
-    launch = plan_launch(
-        None, resolve(path, root=tmp_path), root=tmp_path, disk_at=tmp_path, source_bytes=1
-    )
+    resolved = resolve(path, root=tmp_path)
+
+    def look() -> Launch:
+        return plan_launch(None, resolved, root=tmp_path, disk_at=tmp_path, source_bytes=1)
+
+    launch = look()
     assert any("base" in w and "not there" in w for w in launch.warnings)
+    assert (launch.verdict.word, launch.memory.low) == ("not known", None)
     (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "model.safetensors").write_bytes(b"x" * 4096)
-    launch = plan_launch(
-        None, resolve(path, root=tmp_path), root=tmp_path, disk_at=tmp_path, source_bytes=1
-    )
-    assert (launch.memory.low, launch.memory.high) == (4096, None)
+    config = {
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "vocab_size": 32000,
+        "dtype": "bfloat16",
+    }
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    launch = look()
+    assert launch.memory.low is not None and launch.memory.low > 500 * MIB
     assert not any("base" in w for w in launch.warnings)
 
 
@@ -129,9 +145,10 @@ def test_too_little_memory_is_a_warning(
     run = make_run(ws, tmp_path)
     carry_on(ws, run, "harvest", "train")
     write_peak(ws, run, 900 * MIB)
-    small = Box(1, 0.0, 1000 * MIB, 500 * MIB, None, None, 10 * MIB, ())
+    small = Box(1, 0.0, 2000 * MIB, 1000 * MIB, None, None, 900 * MIB, ())
     monkeypatch.setattr("gtft.runner.launch.survey_box", lambda folder: small)
-    assert plan(ws, tmp_path).warnings == ("memory: 900.0 MiB needed, 500.0 MiB free",)
+    # 512 MiB are kept free for the others.
+    assert plan(ws, tmp_path).warnings == ("memory: 900.0 MiB needed, 488.0 MiB free for it",)
 
 
 # -- the command line
@@ -152,7 +169,7 @@ def test_a_dry_run_shows_everything_and_creates_nothing(tmp_path: Path) -> None:
     assert len(data["beads"]) == 4
     assert not (tmp_path / ".gtft").exists()
     shown = run_dispatch(tmp_path, "--dry-run").stdout
-    for word in ("recipe", "data", "time", "memory", "disk", "box", "32 sessions"):
+    for word in ("recipe", "data", "tokens", "time", "memory", "box", "32 sessions", "verdict"):
         assert word in shown
 
 

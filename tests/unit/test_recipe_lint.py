@@ -80,6 +80,7 @@ def test_shipped_formulas_have_none() -> None:
     paths = list_formulas((shipped_folder(),))
     assert [p.name for p in paths] == [
         "mol-gtft-finetune.formula.toml",
+        "mol-gtft-preference.formula.toml",
         "mol-gtft-quickstart.formula.toml",
     ]
     for path in paths:

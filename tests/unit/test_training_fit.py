@@ -57,7 +57,7 @@ class Case:
         workdir.mkdir(exist_ok=True)
         task = make_task(self.base, self.tokenizer, train, workdir, watch or Recorder())
         capacity = train.max_length if task.settings.packing else 0
-        return fit(task, Rows(self.proof.rows, self.proof.as_dict(), capacity))
+        return fit(task, Rows(self.proof.rows, capacity))
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +259,51 @@ def test_environment_is_passive_silent_and_keeps_the_users_threads() -> None:
     prepare_environment(fresh, offline=False)
     assert fresh["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "HF_HUB_OFFLINE" not in fresh
+
+
+class Impatient(Recorder):
+    """Asks to stop after so many looks: in the middle of some layer of some step."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    @property
+    def stop_requested(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_a_stop_in_the_middle_of_a_step_saves_the_state_of_before_it(
+    case: Case, tmp_path: Path, checkpointing: str
+) -> None:
+    """Stopped again and again within forward and backward passes: nothing of the result changes."""
+    import torch
+
+    from gtft.training.watch import StopRequested
+
+    train = TRAIN.model_copy(
+        update={
+            "gradient_checkpointing": checkpointing,
+            "checkpoint_steps": 100,
+            "lora": Lora(r=4, alpha=8, dropout=0.2),
+        }
+    )
+    whole = case.train(tmp_path / "whole", train)
+    stops: list[int | None] = []
+    trained = None
+    for looks in (3, 9, 17, 22, 13, 31, 1000):
+        try:
+            trained = case.train(tmp_path / "stopped", train, Impatient(looks))
+        except StopRequested as stop:
+            stops.append(stop.step)
+    assert trained is not None
+    # The first came before any step was done; every later one kept what was done.
+    assert stops[0] == 0
+    assert stops == sorted(s for s in stops if s is not None)
+    assert max(s for s in stops if s is not None) >= 2
+    want = dict(whole.model.named_parameters())
+    for name, got in trained.model.named_parameters():
+        assert torch.equal(got, want[name]), name
+    assert trained.losses == whole.losses

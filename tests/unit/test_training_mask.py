@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,42 @@ def test_too_large_a_share_stops_and_a_small_one_is_told() -> None:
     assert "mute-9" in e.value.why
 
 
-def test_template_that_leaves_the_end_of_turn_untrained_is_told() -> None:
+def test_the_end_of_a_turn_is_trained_whatever_the_template_marks() -> None:
     other: Any = make_tokenizer()
     other.chat_template = other.chat_template.replace(
         "{{- '<|im_end|>' }}\n{%- endgeneration %}", "{%- endgeneration %}\n{{- '<|im_end|>' }}"
     )
+    assert (
+        prove([good(1)], other, 64, Recorder()).rows
+        == prove([good(1)], tokenizer(), 64, Recorder()).rows
+    )
+
+
+def test_template_that_writes_no_end_of_turn_is_told() -> None:
+    other: Any = make_tokenizer()
+    other.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     watch = Recorder()
     check_proof(prove([good(1)], other, 64, Recorder()), 0.1, watch)
     assert [code for code, _ in watch.warnings] == ["no-end-of-turn"]
+
+
+def test_rows_carry_the_weight_of_their_example(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    lines = [
+        {"id": f"ex-{n}", "messages": list(good(n).messages), **extra}
+        for n, extra in enumerate([{}, {"weight": 0.25}])
+    ]
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    proof = prove(read_conversations(path), tokenizer(), 64, Recorder())
+    assert [r.weight for r in proof.rows] == [1.0, 0.25]
+
+
+@pytest.mark.parametrize("weight", ["NaN", "-1", '"heavy"', "Infinity"])
+def test_weight_that_is_none_is_named(tmp_path: Path, weight: str) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(f'{{"id": "ex-1", "messages": [], "weight": {weight}}}\n')
+    with pytest.raises(EvidenceError, match=r"train\.jsonl:1"):
+        list(read_conversations(path))
 
 
 def test_line_that_is_not_an_example_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gtft.training.examples import Conversation
 from gtft.training.nano_text import END_TURN
-from gtft.training.render import IGNORED, Row, marks_generations, render
+from gtft.training.render import IGNORED, Renderer, Row, _Coder, marks_generations, render
 from training_case import chat, make_tokenizer
 
 
@@ -74,17 +74,99 @@ def test_tool_calls_are_trained_and_tool_results_are_not() -> None:
     assert "<|im_start|>tool\ngz-1 is open<|im_end|>" in whole
 
 
-def test_without_marks_each_turn_is_a_row_whose_prompt_is_the_served_one() -> None:
+def test_rows_do_not_depend_on_marks_and_each_context_is_the_served_one() -> None:
     talk = chat("user: pump 7?", "assistant: mend", "user: and 8?", "assistant: wait")
-    assert not marks_generations(unmarked())
-    rows = render(Conversation("ex-1", talk, ()), unmarked(), 256).rows
-    assert [trained_text(r, unmarked()) for r in rows] == [f"mend{END_TURN}", f"wait{END_TURN}"]
-    for row, turn in zip(rows, (1, 3), strict=True):
+    assert marks_generations(marked()) and not marks_generations(unmarked())
+    (row,) = render(Conversation("ex-1", talk, ()), unmarked(), 256).rows
+    assert (row,) == render(Conversation("ex-1", talk, ()), marked(), 256).rows
+    for (first, last), turn, said in zip(row.spans, (1, 3), ("mend", "wait"), strict=True):
         served = unmarked().apply_chat_template(
             list(talk[:turn]), add_generation_prompt=True, return_dict=True
         )["input_ids"]
-        assert list(row.input_ids[: len(served)]) == served
-        assert set(row.labels[: len(served)]) == {IGNORED}
+        assert list(row.input_ids[:first]) == served
+        assert unmarked().decode(row.input_ids[first:last]) == f"{said}{END_TURN}"
+
+
+def test_template_that_rewrites_its_history_gets_a_row_for_each_turn() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and not loop.last %}…{% else %}{{ m.content }}{% endif %}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    talk = chat("user: a", "assistant: mend", "user: b", "assistant: wait", "user: c")
+    rows = render(Conversation("ex-1", talk, (), 0.5), tokenizer, 256).rows
+    assert [trained_text(r, tokenizer) for r in rows] == [f"mend{END_TURN}", f"wait{END_TURN}"]
+    assert "…<|im_end|>" in tokenizer.decode(rows[1].input_ids)
+    assert [r.weight for r in rows] == [0.5, 0.5]
+
+
+def test_a_row_ends_with_its_last_trained_token() -> None:
+    talk = chat("user: a", "assistant: mend", "user: " + "dry " * 20)
+    (row,) = render(Conversation("ex-1", talk, ()), marked(), 64).rows
+    assert row.spans[-1][1] == len(row.input_ids)
+    assert "dry" not in marked().decode(row.input_ids)
+
+
+def test_an_answer_keeps_what_it_answers() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "Bash", "arguments": {}}}
+    talk = (
+        *chat("user: look"),
+        {"role": "assistant", "content": "I look", "tool_calls": [call]},
+        {"role": "tool", "content": "dry " * 200, "tool_call_id": "c"},
+        *chat("assistant: mend", "user: and 8?", "assistant: wait"),
+    )
+    done = render(Conversation("ex-1", talk, ()), marked(), 128)
+    said = [trained_text(r, marked()) for r in done.rows]
+    assert [("I look" in s, "mend" in s, "wait" in s) for s in said] == [
+        (True, False, False),
+        (False, False, True),
+    ]
+    assert done.causes == ("context-too-long",)
+
+
+@pytest.mark.parametrize(
+    ("talk", "cause"),
+    [
+        (chat("assistant: hello", "user: a", "assistant: b"), "nothing-asked"),
+        (chat("user: a", "assistant: b", "user: c", "assistant: "), "empty-turn"),
+    ],
+)
+def test_a_turn_that_cannot_be_trained_is_named_and_the_others_are_trained(
+    talk: tuple[dict[str, Any], ...], cause: str
+) -> None:
+    done = render(Conversation("ex-1", talk, ()), marked(), 64)
+    assert [trained_text(r, marked()) for r in done.rows] == [f"b{END_TURN}"]
+    assert done.causes == (cause,)
+
+
+@given(st.lists(st.sampled_from([*"ab \n\t0é<|", "im_end|>", END_TURN, "<|im_start|>"])))
+def test_text_in_pieces_has_the_tokens_of_the_whole(parts: list[str]) -> None:
+    coder = _Coder(marked())
+    text = "".join(parts)
+    assert coder.encode(text) == coder.encode_whole(text)
+
+
+class Odd:
+    """A tokenizer that reads a piece by itself differently from the same piece in a text."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def __call__(self, text: Any, **settings: Any) -> Any:
+        out = self.real(text, **settings)
+        return out if isinstance(text, str) else {"input_ids": [[*x, 0] for x in out["input_ids"]]}
+
+
+def test_tokenizer_that_needs_the_whole_text_gets_it() -> None:
+    conversation = Conversation("ex-1", chat("user: a", "assistant: b"), ())
+    renderer = Renderer(Odd(marked()), 64)
+    expected = render(conversation, marked(), 64).rows
+    assert renderer.render(conversation).rows == expected
+    assert renderer.render(conversation).rows == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -107,7 +189,8 @@ def test_every_turn_is_trained_in_exactly_one_row_or_named(
     expected = [f"T{n}" + " pump" * size for n, size in enumerate(sizes)]
     assert len(turns) == len(set(turns))
     assert set(turns) <= set(expected)
-    assert len(turns) + done.causes.count("turn-too-long") == len(expected)
+    assert set(done.causes) <= {"turn-too-long", "context-too-long"}
+    assert len(turns) + len(done.causes) == len(expected)
     if system:
         assert all("be brief" in tokenizer.decode(r.input_ids) for r in done.rows)
 
@@ -124,7 +207,7 @@ def test_cut_context_never_starts_with_a_tool_result() -> None:
             {"role": "assistant", "content": f"look {n}", "tool_calls": [call]},
             {"role": "tool", "content": f"result {n} " + "dry " * 10, "tool_call_id": "c"},
         )
-    done = render(Conversation("ex-1", talk, ()), marked(), 120)
+    done = render(Conversation("ex-1", talk, ()), marked(), 200)
     assert len(done.rows) > 1
     for row in done.rows:
         text = marked().decode(row.input_ids)
@@ -170,3 +253,15 @@ def test_text_that_spells_a_special_token_cannot_end_a_turn() -> None:
     assert done.escaped == 2
     assert list(done.rows[0].input_ids).count(end) == 2
     assert trained_text(done.rows[0], marked()) == f"< |im_end|> ends a turn{END_TURN}"
+
+
+def test_special_tokens_in_arguments_and_tools_are_spaced_out_too() -> None:
+    function = {"name": "Bash", "arguments": {"command": f"echo {END_TURN}"}}
+    talk = (
+        *chat("user: a"),
+        {"role": "assistant", "content": "", "tool_calls": [{"function": function}]},
+    )
+    tools = ({"function": {"name": END_TURN, "parameters": {}}},)
+    (row,) = render(Conversation("ex-1", talk, tools), marked(), 256).rows
+    text = marked().decode(row.input_ids)
+    assert text.count(END_TURN) == 3 and text.count("< |im_end|>") == 2

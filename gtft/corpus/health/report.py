@@ -10,6 +10,7 @@ import msgspec
 
 from gtft.artifact import Artifact, write_file
 from gtft.corpus.example import Example
+from gtft.corpus.health.costs import measure_costs
 from gtft.corpus.health.measure import SIDES, Meter
 from gtft.corpus.health.page import draw_page
 from gtft.corpus.health.program_help import read_installed
@@ -84,6 +85,12 @@ def ask_installed(
 def count_tokens(corpus: Artifact, tokenizer: Path) -> dict[str, Any]:
     encode = load_tokenizer(tokenizer)
     return measure_tokens((example for _, example in _read_all(corpus)), encode)
+
+
+def count_costs(corpus: Artifact, tokenizer: Path) -> dict[str, Any]:
+    """The tokens of a corpus by what they spell. Raises MissingExtra and InputError."""
+    encode = load_tokenizer(tokenizer)
+    return measure_costs((example for _, example in _read_all(corpus)), encode)
 
 
 def _read_all(corpus: Artifact) -> Iterator[tuple[str, Example]]:

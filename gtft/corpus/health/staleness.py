@@ -59,7 +59,7 @@ def find_uses(message: dict[str, Any], known: CommandList) -> Uses:
     """The commands of gt and bd that one message of a user or an assistant holds."""
     seen = 0
     stale: list[Stale] = []
-    for text in _list_shell(message):
+    for text in list_shell(message):
         for words in split_commands(text):
             program = known.programs.get(PurePosixPath(words[0]).name if words[0] else "")
             if program is not None and len(words) > 1:
@@ -68,7 +68,8 @@ def find_uses(message: dict[str, Any], known: CommandList) -> Uses:
     return Uses(seen, tuple(stale)) if seen else NONE
 
 
-def _list_shell(message: dict[str, Any]) -> Iterator[str]:
+def list_shell(message: dict[str, Any]) -> Iterator[str]:
+    """The texts of shell in one message that may call gt or bd."""
     for call in message.get("tool_calls") or ():
         arguments = call["function"].get("arguments")
         if isinstance(arguments, dict):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gtft.corpus.example import Example
+from gtft.corpus.example import Example, Message
 from gtft.errors import InputError, MissingExtra
 
 # An id is a known prefix, a dash, and 2 to 8 of base 36, perhaps ".1": prefixes come from ids that are labels.
@@ -29,9 +30,9 @@ def load_tokenizer(path: Path) -> Encode:
         from tokenizers import Tokenizer
     except ImportError as e:
         raise MissingExtra(
-            "tokens per bead id need the tokenizers library",
+            "counting tokens needs the tokenizers library",
             why=str(e),
-            fix='pip install "gtft[train]", or leave --tokenizer out',
+            fix='pip install "gtft[train]" -c constraints.txt',
         ) from e
     try:
         text = file.read_text("utf-8")
@@ -48,34 +49,58 @@ def load_tokenizer(path: Path) -> Encode:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def list_texts(message: Message) -> Iterator[str]:
+    """What a message says: its content, and the arguments of its calls as JSON."""
+    if message["content"]:
+        yield message["content"]
+    for call in message.get("tool_calls") or ():
+        yield json.dumps(call["function"].get("arguments"), ensure_ascii=False)
+
+
+class BeadIds:
+    """The bead ids that examples mention, known by the prefixes of those that are labels."""
+
+    def __init__(self) -> None:
+        self._prefixes: set[str] = set()
+        self._met: Counter[tuple[str, str]] = Counter()
+
+    def add(self, example: Example) -> None:
+        if example.bead and (own := _ID.fullmatch(example.bead)):
+            self._prefixes.add(own[1])
+        for message in example.messages:
+            for text in list_texts(message):
+                for found in _ID.findall(text) if "-" in text else ():
+                    if found in self._met or len(self._met) < _MOST_IDS:
+                        self._met[found] += 1
+
+    def describe(self, encode: Encode) -> dict[str, Any]:
+        """Tokens per bead id, by prefix."""
+        met = sorted(self._met.items())
+        ids = {f"{p}-{r}": n for (p, r), n in met if p in self._prefixes}
+        costs = {name: encode(name) for name in ids}
+        by_prefix = {
+            prefix: _describe([costs[i] for i in ids if i.startswith(f"{prefix}-")])
+            for prefix in sorted(self._prefixes)
+        }
+        dearest = sorted(ids, key=lambda i: (-costs[i], i))[:_SHOWN]
+        mentions = sum(ids.values())
+        tokens = sum(costs[i] * n for i, n in ids.items())
+        return {
+            "ids": len(ids),
+            "mentions": mentions,
+            "tokens": tokens,
+            "tokens per mention": round(tokens / mentions, 2) if mentions else 0.0,
+            "by prefix": {p: d for p, d in by_prefix.items() if d},
+            "dearest": {i: costs[i] for i in dearest},
+        }
+
+
 def measure_tokens(examples: Iterable[Example], encode: Encode) -> dict[str, Any]:
     """Tokens per bead id, by prefix, over the ids that the examples mention. Examples are read once."""
-    prefixes: set[str] = set()
-    met: Counter[tuple[str, str]] = Counter()
+    ids = BeadIds()
     for example in examples:
-        if example.bead and (own := _ID.fullmatch(example.bead)):
-            prefixes.add(own[1])
-        for message in example.messages:
-            if "-" in message["content"]:
-                for prefix, rest in _ID.findall(message["content"]):
-                    if (prefix, rest) in met or len(met) < _MOST_IDS:
-                        met[prefix, rest] += 1
-    ids = {f"{p}-{r}": n for (p, r), n in sorted(met.items()) if p in prefixes}
-    costs = {name: encode(name) for name in ids}
-    by_prefix = {
-        prefix: _describe([costs[i] for i in ids if i.startswith(f"{prefix}-")])
-        for prefix in sorted(prefixes)
-    }
-    dearest = sorted(ids, key=lambda i: (-costs[i], i))[:_SHOWN]
-    mentions = sum(ids.values())
-    tokens = sum(costs[i] * n for i, n in ids.items())
-    return {
-        "ids": len(ids),
-        "mentions": mentions,
-        "tokens per mention": round(tokens / mentions, 2) if mentions else 0.0,
-        "by prefix": {p: d for p, d in by_prefix.items() if d},
-        "dearest": {i: costs[i] for i in dearest},
-    }
+        ids.add(example)
+    return ids.describe(encode)
 
 
 def _describe(costs: list[int]) -> dict[str, Any]:

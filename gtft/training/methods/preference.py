@@ -142,7 +142,12 @@ def build_trainer(
         "callbacks": callbacks,
     }
     # The recipe's dropout is 0 here; TRL would turn off the base's as well, and so it should.
-    config = {**settings, "beta": preference.beta, "max_length": None, "remove_unused_columns": False}
+    config = {
+        **settings,
+        "beta": preference.beta,
+        "max_length": None,
+        "remove_unused_columns": False,
+    }
     if isinstance(material, Judgements):
         good = sum(j.good for j in material.judgements)
         desirable, undesirable = weigh_judgements(good, len(material.judgements) - good)
@@ -192,12 +197,7 @@ def _build_orpo(config: dict[str, Any], collator: OddsCollator, shared: dict[str
             # TRL trains the prompt as well; here only what the model wrote is trained.
             return (chosen, *rest[:3], -chosen.mean(), *rest[4:])
 
-    settings = {k: v for k, v in config.items() if k not in ("activation_checkpointing",)}
-    # ORPO is asked in the words of transformers 4.
-    settings["gradient_checkpointing"] = config.get("activation_checkpointing", False)
-    kwargs = settings.pop("activation_checkpointing_kwargs", None)
-    settings["gradient_checkpointing_kwargs"] = kwargs
-    args = ORPOConfig(**{**settings, "max_length": 1 << 30})
+    args = ORPOConfig(**{**config, "max_length": 1 << 30})
     return OrpoTrainer(args=args, data_collator=collator, **shared)
 
 

@@ -10,6 +10,7 @@ from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
 from gtft.training.fit import Task
+from gtft.training.kl import read_base, sum_kl
 from gtft.training.loss import Answered, add_answer_head
 from gtft.training.material import Rows
 from gtft.training.packing import Collator
@@ -17,7 +18,10 @@ from gtft.training.trainer import Guarded
 
 
 class SftTrainer(Guarded, SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose loss is Σ weight · nll / tokens, over the supervised tokens of an update."""
+    """SFTTrainer whose loss is Σ (weight · nll + ``kl`` · KL to the base) / tokens, over the supervised tokens
+    of an update."""
+
+    kl = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,12 +40,21 @@ class SftTrainer(Guarded, SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
         """Mean over the supervised tokens of the update, in nats; ``inputs`` as `Collator` makes them."""
+        before = None
+        if self.kl:
+            base = self.accelerator.unwrap_model(model)
+            with self.accelerator.autocast():
+                before = read_base(base, inputs)
         out: Answered = model(**inputs, answer_head=True)
         assert out.nll is not None
         assert out.tokens is not None
         assert out.hits is not None
         tokens = out.tokens if num_items_in_batch is None else num_items_in_batch
-        loss = out.nll / tokens.clamp(min=1)
+        total = out.nll
+        if before is not None:
+            assert out.hidden is not None
+            total = total + self.kl * sum_kl(out.hidden, before, base)
+        loss = total / tokens.clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # DDP averages over the processes; the tokens are those of all.
             loss = loss * self.accelerator.num_processes
@@ -75,7 +88,7 @@ def build_trainer(
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    return SftTrainer(
+    trainer = SftTrainer(
         model=model,
         args=args,
         # The rows stay where they are; the trainer reads their numbers in the order of the run.
@@ -84,3 +97,5 @@ def build_trainer(
         processing_class=task.tokenizer,
         callbacks=callbacks,
     )
+    trainer.kl = task.train.retention.kl
+    return trainer

@@ -1,0 +1,1 @@
+"""Training with peers: only adapter weights are exchanged (Hivemind)."""
