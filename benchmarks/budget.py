@@ -2,7 +2,7 @@
 
 python benchmarks/budget.py [--json] [--only NAME] [--rows FILE]
 
-Each point is a training of three steps in a process of its own, through `gtft.training.fit` with the real
+Each point is a training of two steps in a process of its own, through `gtft.training.fit` with the real
 NF4 layers (`python -m gtft.workers.probe`, what `gtft plan --probe` starts). Measured is the peak of the
 process's anonymous memory (RssAnon, sampled 50 times a second); estimated is `gtft.footprint` as it stands.
 The points of ``HELD_OUT`` were not looked at when its constants were chosen. ``--rows``: append every point to a
@@ -55,12 +55,16 @@ class Point:
     length: int
     train: dict[str, Any] = field(default_factory=dict)
     quantization: str = "nf4"
+    # How many different lengths of rows, downwards from ``length``.
+    lengths: int = 1
 
     @property
     def name(self) -> str:
         extra = [f"{k}={v}" for k, v in sorted(self.train.items())]
         if self.quantization != "nf4":
             extra.append(self.quantization)
+        if self.lengths > 1:
+            extra.append(f"{self.lengths} lengths")
         return " ".join([self.base, str(self.length), *extra])
 
 
@@ -69,6 +73,7 @@ OFF = {"gradient_checkpointing": "off"}
 POINTS = (
     Point("nano", 256, OFF),
     Point("nano", 1024, OFF),
+    Point("nano", 128, OFF, lengths=40),
     Point("8M", 512, {"batch": 4, **OFF}),
     Point("85M", 256, OFF),
     Point("85M", 512, OFF),
@@ -85,6 +90,7 @@ POINTS = (
     Point("8M", 512, {"adapter": "full", **OFF}, "none"),
 )
 HELD_OUT = (
+    Point("8M", 128, OFF, lengths=60),
     Point("nano", 512, {**OFF, **R64}),
     Point("8M", 1024, OFF),
     Point("85M", 768, {**OFF, **R8}),
@@ -134,7 +140,7 @@ def estimate(point: Point, recipe: Recipe) -> int:
     )
     on = recipe.train.gradient_checkpointing == "on"
     load = plan_load(recipe.base, recipe.train, gpu=False, checkpointing=on)
-    return estimate_memory(shape, replace(load, supervised=SUPERVISED)).total
+    return estimate_memory(shape, replace(load, supervised=SUPERVISED, lengths=point.lengths)).total
 
 
 def measure(point: Point, recipe: Recipe, scratch: Path) -> dict[str, Any]:
@@ -148,7 +154,10 @@ def measure(point: Point, recipe: Recipe, scratch: Path) -> dict[str, Any]:
                     "root": str(scratch),
                     "workdir": workdir,
                     "seconds": 400,
-                    "lengths": [point.length] * 3,
+                    "lengths": [
+                        point.length,
+                        *range(point.length, point.length - point.lengths, -1),
+                    ],
                 }
             )
         )

@@ -21,6 +21,9 @@ MIB = 1024**2
 # -- measured (benchmarks/budget.py, torch 2.13 on CPU): bytes and factors
 # A worker with the training libraries imported, before a base is loaded.
 FLOOR = 550 * MIB
+# oneDNN keeps a compiled kernel for each shape that it met, 1024 at most: 31 lengths of rows fill that.
+KERNELS = 75 * MIB
+_LENGTHS_THAT_FILL = 31
 # What stays of freed blocks in the allocator's arenas, as a share of what was held.
 SLACK = 1.35
 # A verdict leaves this much above the estimate.
@@ -189,7 +192,8 @@ def _unknown(why: str) -> InputError:
 
 @dataclass(frozen=True)
 class Load:
-    """How a base is trained, as far as memory goes. ``rows``: those of one step (batch, times two for pairs);
+    """How a base is trained, as far as memory goes. ``rows``: those of one step (batch, times two for pairs), of
+    ``length`` tokens at most; ``lengths``: how many different ones there are;
     ``second_forward``: a reference pass beside the trained one (KL, preferences); ``dora``: magnitudes too.
     """
 
@@ -200,6 +204,7 @@ class Load:
     dora: bool = False
     rows: int = 1
     length: int = 1024
+    lengths: int = 100
     supervised: float = 0.5
     checkpointing: bool = False
     optimizer: str = "adamw_torch"
@@ -247,8 +252,11 @@ def estimate_memory(shape: Shape, load: Load) -> Footprint:
     passing = widest * _FLOAT32 + tokens * 3 * shape.intermediate * _FLOAT32
     if load.second_forward:
         passing += tokens * 2 * shape.intermediate * _FLOAT32
+    kernels = (
+        0 if load.gpu else KERNELS * min(load.lengths, _LENGTHS_THAT_FILL) // _LENGTHS_THAT_FILL
+    )
     return Footprint(
-        floor=FLOOR,
+        floor=FLOOR + kernels,
         base=int(base),
         trained=int(trained * _TRAINED.get(load.optimizer, _TRAINED_FLOAT32)),
         activations=int(kept),

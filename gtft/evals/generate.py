@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gtft.artifact import canonical_json
+from gtft.dialect import TemplateRefuses, learn_dialect, write_chat
 from gtft.errors import translate_os_error
 from gtft.evals.checks import run_check
 from gtft.evals.item import Item
@@ -73,21 +74,27 @@ class Prompt:
 def write_prompts(
     items: Sequence[Item], tokenizer: Any, room: int
 ) -> tuple[list[Prompt], list[Item]]:
-    """Render prompts of at most ``room`` tokens; the second list are items that cannot be made to fit.
+    """Render prompts of at most ``room`` tokens; the second list are items that cannot be made to fit, or
+    that the chat template refuses.
 
     Older messages go first, the first request stays, and a tool result never loses its call: the same way
     that training cuts.
     """
     prompts: list[Prompt] = []
     too_long: list[Item] = []
+    dialect = learn_dialect(tokenizer)
     for item in items:
         for messages in _windows(item):
-            text = tokenizer.apply_chat_template(
-                messages,
-                tools=list(item.tools) or None,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            try:
+                text = write_chat(
+                    tokenizer,
+                    dialect.template,
+                    [dialect.shape(dialect.escape(m)) for m in messages],
+                    [dialect.escape(t) for t in item.tools],
+                    prompt=True,
+                )
+            except TemplateRefuses:
+                continue
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(ids) <= room:
                 cut = replace(item, messages=tuple(messages)).identified()

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gtft.dialect import TemplateRefuses
 from gtft.errors import CorpusTooSmall, EvidenceError, TrainingError, translate_os_error
-from gtft.training.dialect import TemplateRefuses
 from gtft.training.examples import Conversation
 from gtft.training.render import Renderer, Row, _says, _Writer
 from gtft.training.watch import StopRequested, Watch

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gtft.training.dialect import Dialect, TemplateRefuses, learn_dialect, write_chat
+from gtft.dialect import Dialect, TemplateRefuses, learn_dialect, write_chat
 from gtft.training.examples import Conversation
 
 IGNORED = -100
@@ -85,9 +85,6 @@ class Renderer:
         self.max_length = max_length
         self.dialect = learn_dialect(tokenizer)
         self.coder = _Coder(tokenizer)
-        self._special = re.compile(
-            "|".join(re.escape(s) for s in self.dialect.special if len(s) > 1) or r"(?!)"
-        )
 
     def render(self, conversation: Conversation) -> Rendered:
         """The rows of a conversation, and why it trains less than it says.
@@ -124,11 +121,8 @@ class Renderer:
 
     def _escape(self, messages: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], int]:
         """Text that spells a special token would end a turn early and shift the mask."""
-        clean = tuple(_map_text(m, self._space_out) for m in messages)
+        clean = tuple(self.dialect.escape(m) for m in messages)
         return clean, sum(a != b for a, b in zip(messages, clean, strict=True))
-
-    def _space_out(self, text: str) -> str:
-        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 @dataclass(frozen=True)
@@ -334,14 +328,3 @@ def _thinks(message: dict[str, Any]) -> bool:
 def _says(message: dict[str, Any]) -> bool:
     """Whether a turn has anything to train: text, a call or reasoning."""
     return bool(message.get("content") or message.get("tool_calls")) or _thinks(message)
-
-
-def _map_text(value: Any, change: Any) -> Any:
-    """``value`` with every string in it changed, keys of objects too."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {_map_text(k, change): _map_text(v, change) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_map_text(v, change) for v in value]
-    return value

@@ -10,7 +10,7 @@ import pytest
 from gtft.errors import KINDS, PAUSED_EXIT, find_kind
 
 REPO = Path(__file__).resolve().parents[2]
-BOTTOM = {"errors", "artifact", "contract", "footprint", "memory", "shelf", "tool"}
+BOTTOM = {"dialect", "errors", "artifact", "contract", "footprint", "memory", "shelf", "tool"}
 # room -> rooms it may import, besides the bottom ones and itself (design: imports point down only).
 MAY = {
     "recipe": set(),

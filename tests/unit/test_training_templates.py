@@ -13,7 +13,7 @@ import pytest
 
 from gtft.evals.generate import write_prompts
 from gtft.evals.item import CheckSpec, Item
-from gtft.training.dialect import pin_date
+from gtft.dialect import pin_date
 from gtft.training.examples import Conversation
 from gtft.training.render import Renderer, Row
 from training_case import chat, make_tokenizer

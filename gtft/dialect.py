@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -63,6 +64,18 @@ class Dialect:
         if self.parts and isinstance(content, str):
             out["content"] = [{"type": "text", "text": content}]
         return out
+
+    def escape(self, message: Message) -> Message:
+        """The message with a space inside every special token that its text spells: it would end a turn early."""
+        escaped: Message = _map_text(message, self._space_out)
+        return escaped
+
+    def _space_out(self, text: str) -> str:
+        return self._spelled.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+    @cached_property
+    def _spelled(self) -> re.Pattern[str]:
+        return re.compile("|".join(re.escape(s) for s in self.special if len(s) > 1) or r"(?!)")
 
     def _shape_call(self, call: Mapping[str, Any]) -> Message:
         function = call.get("function")
@@ -250,3 +263,14 @@ def _parse_object(text: str) -> Any:
     except ValueError:
         return text
     return found if isinstance(found, dict) else text
+
+
+def _map_text(value: Any, change: Any) -> Any:
+    """``value`` with every string in it changed, keys of objects too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {_map_text(k, change): _map_text(v, change) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_text(v, change) for v in value]
+    return value
