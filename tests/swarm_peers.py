@@ -65,8 +65,9 @@ class Town:
         self.operator = make_operator(self.root / OPERATOR)
         self.ids = {n: ensure_identity(identity_folder(self.root / n)) for n in self.names}
         self.swarm = name_swarm("line", self.operator.public_key)
+        self.members = self._sign_members()
 
-    def write_members(self, bootstrap: tuple[str, ...]) -> bytes:
+    def _sign_members(self) -> bytes:
         expires = int(time.time()) + 3600
         terms = {"role": "witness"}
         members = tuple(
@@ -85,7 +86,7 @@ class Town:
             base=hash_json("base"),
             base_name="base",
             creator=self.ids[self.names[0]].peer_id,
-            bootstrap=bootstrap,
+            bootstrap=(),
             members=members,
         )
         return sign_members(document, self.operator)
@@ -93,9 +94,11 @@ class Town:
     def seat(self, name: str, bootstrap: tuple[str, ...]) -> Seat:
         workspace = self.root / name
         folder = swarm_folder(workspace, self.swarm)
-        members = keep_members(folder, self.write_members(bootstrap))
+        members = keep_members(folder, self.members)
         listen = SeatFile(run="run-1", listen=("/ip4/127.0.0.1/tcp/0",))
-        return sit_down(workspace, folder, listen, members, self.ids[name].peer_id)
+        seat = sit_down(workspace, folder, listen, members, self.ids[name].peer_id)
+        known = dict.fromkeys((*bootstrap, *seat.initial_peers))
+        return replace(seat, initial_peers=tuple(known))
 
     def start(self, name: str, bootstrap: tuple[str, ...] = (), **play: Any) -> Process:
         """A peer process. ``play``: see ``run_peer``."""

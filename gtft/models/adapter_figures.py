@@ -25,6 +25,17 @@ class BaseFigures:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """What the training measured of the kept weights on general text: nats per token above the base's
+    loss, and the KL to the base in nats per token (None of a full training). ``rows`` were read."""
+
+    loss: float
+    kl: float | None
+    rows: int
+    replayed: int
+
+
+@dataclass(frozen=True)
 class AdapterFigures:
     """Losses in nats per supervised token (of sft; else what the method minimises); ``series`` is (step, loss),
     in steps' order. ``continues`` and ``stacks_on``: ids of the adapters it goes on from and lies on, "" for none."""
@@ -50,6 +61,10 @@ class AdapterFigures:
     method: str = "sft"
     continues: str = ""
     stacks_on: str = ""
+    drift: Drift | None = None
+    stopped: str = ""
+    # names of the members of its swarm, this one among them
+    peers: tuple[str, ...] = ()
 
     @property
     def loss_unit(self) -> str:
@@ -79,6 +94,30 @@ def read_adapter(row: ArtifactRow, nano: bool) -> AdapterFigures:
         method=s.find_text("hyperparameters.method") or "sft",
         continues=s.find_text("continues") or "",
         stacks_on=s.find_text("stacks_on") or "",
+        drift=_read_drift(s),
+        stopped=s.find_text("retention.stopped") or "",
+        peers=tuple(str(m.get("name", "")) for m in s.array("swarm.members"))
+        if s.has("swarm")
+        else (),
+    )
+
+
+def _read_drift(s: Summary) -> Drift | None:
+    """Of the measurement at the step whose weights were kept, else of the last one."""
+    base = s.find_number("retention.base.general_loss")
+    if base is None or not s.has("retention.measurements"):
+        return None
+    kept = s.find_count("retention.kept_step")
+    measured = [m for m in s.array("retention.measurements") if m.get("general_loss") is not None]
+    chosen = [m for m in measured if m.get("step") == kept] or measured[-1:]
+    if not chosen:
+        return None
+    kl = chosen[0].get("general_kl")
+    return Drift(
+        loss=float(chosen[0]["general_loss"]) - base,
+        kl=None if kl is None else float(kl),
+        rows=s.find_count("retention.rows.general") or 0,
+        replayed=s.find_count("retention.replayed_rows") or 0,
     )
 
 

@@ -53,6 +53,15 @@ def write_recipe(f: CardFigures) -> str:
         f"loss {a.loss_first:.3f} at the first logged step, {a.loss_last:.3f} at the last "
         f"({a.loss_unit})",
     ]
+    if a.drift is not None and a.drift.replayed:
+        facts.append(f"{a.drift.replayed} rows of general text were replayed beside the corpus's")
+    if a.stopped:
+        facts.append(f"it stopped early: {a.stopped}")
+    if a.peers:
+        facts.append(
+            f"trained in a swarm of {', '.join(code(p) for p in a.peers)}; the corpora of the others are not "
+            "here, and only adapter weights were exchanged"
+        )
     if a.continues:
         facts.append(f"goes on from adapter {code(a.continues)}")
     if a.stacks_on:

@@ -28,8 +28,21 @@ def list_limits(f: CardFigures) -> tuple[str, ...]:
         *_list_cut_off(f),
         *_list_data(f),
         *_list_base(f),
-        "Not measured: whether it knows when it does not know, whether it repeats training text "
-        "word by word, and what the base could do that it has forgotten.",
+        *_list_drift(f),
+        "Not measured: whether it knows when it does not know, and whether it repeats training text "
+        "word by word.",
+    )
+
+
+def _list_drift(f: CardFigures) -> Iterator[str]:
+    drift = f.adapter.drift
+    if drift is None:
+        yield "Not measured: what the base could do that it has forgotten."
+        return
+    kl = "" if drift.kl is None else f", and it is {drift.kl:.3f} nats (KL) away from it"
+    yield (
+        f"On {drift.rows} rows of general text its loss is {drift.loss:+.3f} nats a token from the base's"
+        f"{kl}; what it has forgotten beyond that was not measured."
     )
 
 

@@ -222,6 +222,8 @@ def _cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
             )
             yield ("train", "max_length"), text
     yield from refuse_methods(recipe.base, recipe.train)
+    if recipe.retrain.enabled and recipe.train.engine == "swarm":
+        yield ("retrain", "enabled"), "can not seat a run in a swarm; start it with gtft swarm join"
     if not recipe.harvest.sources:
         yield ("harvest", "sources"), "is empty: add a [[gtft.harvest.sources]] table"
     for i, source in enumerate(recipe.harvest.sources):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from card_case import RUN, Case
 
+from gtft.models.adapter_figures import Drift
 from gtft.models.eval_figures import Comparison, Gate, Rate, Suite
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.limits import describe, list_limits, points
@@ -46,11 +47,22 @@ def strong(figures: CardFigures) -> CardFigures:
     )
 
 
-def test_strong_figures_leave_two_limits(figures: CardFigures) -> None:
-    weakest, *others, unmeasured = list_limits(strong(figures))[0:]
+def test_strong_figures_leave_the_weakest_and_what_is_not_measured(figures: CardFigures) -> None:
+    weakest, other, drift, unmeasured = list_limits(strong(figures))
     assert weakest.startswith("Weakest on held-out sessions: patrol-decision 90 %")
-    assert len(others) == 1 and others[0].startswith("Weakest on authored templates")
+    assert other.startswith("Weakest on authored templates")
+    assert drift == "Not measured: what the base could do that it has forgotten."
     assert unmeasured.startswith("Not measured")
+
+
+def test_measured_drift_is_stated_with_its_figures(figures: CardFigures) -> None:
+    adapter = replace(figures.adapter, drift=Drift(loss=0.0441, kl=0.128, rows=16, replayed=49))
+    told = list_limits(replace(figures, adapter=adapter))
+    assert any(
+        "On 16 rows of general text its loss is +0.044 nats" in t and "0.128 nats (KL)" in t
+        for t in told
+    )
+    assert not any("forgotten." in t and t.startswith("Not measured") for t in told)
 
 
 @pytest.mark.parametrize(
