@@ -21,9 +21,10 @@ MIB = 1024**2
 # -- measured (benchmarks/budget.py, torch 2.13 on CPU): bytes and factors
 # A worker with the training libraries imported, before a base is loaded.
 FLOOR = 550 * MIB
-# oneDNN keeps a compiled kernel for each shape that it met, 1024 at most: 31 lengths of rows fill that.
-KERNELS = 75 * MIB
-_LENGTHS_THAT_FILL = 31
+# oneDNN keeps compiled kernels of the last lengths of rows (gtft.training.environment), and rows of many
+# lengths leave more pieces behind.
+KERNELS = 50 * MIB
+_LENGTHS_THAT_FILL = 20
 # What stays of freed blocks in the allocator's arenas, as a share of what was held.
 SLACK = 1.35
 # A verdict leaves this much above the estimate.
