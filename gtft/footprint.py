@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ _NF4 = 0.5 + 1 / 64 + 4 / 16384
 # Weight, gradient and two Adam moments in float32; with 8-bit moments weight, gradient and two bytes.
 _TRAINED = {"adamw_8bit": 10.25, "paged_adamw_8bit": 10.25}
 _TRAINED_FLOAT32 = 16.0
-# Logits that gtft's answer loss holds at once (numbers), and bytes for each: float32 and its copies.
+# Logits that gtft's answer loss holds at once (numbers), and bytes for each: float32, a copy, bfloat16.
 _LOGITS_AT_ONCE = 1 << 24
-_BYTES_PER_LOGIT = 14
+_BYTES_PER_LOGIT = 10
 _FLOAT32, _BFLOAT16 = 4, 2
 
 
@@ -226,8 +226,8 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        held = self.trained + self.activations + self.head + self.passing
-        return int(self.floor + self.base + held * SLACK)
+        held = self.trained + self.activations + self.passing
+        return int(self.floor + self.base + held * SLACK + self.head)
 
 
 def estimate_memory(shape: Shape, load: Load) -> Footprint:
@@ -292,8 +292,16 @@ def _count_kept(shape: Shape, load: Load) -> float:
     return kept
 
 
+def count_mapped(shape: Shape, load: Load) -> int:
+    """Bytes of weights that every step reads from their file on a CPU: the head, and linear layers that are
+    not quantised. They are no part of `Footprint`, but a box without room for them reads its disk all day."""
+    if load.gpu or load.full:
+        return 0
+    linear = 0 if load.quantization == "nf4" else shape.linear_parameters
+    return (shape.vocab * shape.hidden + linear) * shape.stored
+
+
 def fits_without_checkpointing(shape: Shape, load: Load, free: int) -> bool:
     """Whether a training keeps within ``free`` bytes with every activation held: what "auto" asks."""
-    from dataclasses import replace
-
-    return estimate_memory(shape, replace(load, checkpointing=False)).total * MARGIN <= free
+    total = estimate_memory(shape, replace(load, checkpointing=False)).total
+    return total * MARGIN + count_mapped(shape, load) <= free

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gtft.footprint import MARGIN, Shape, estimate_memory, fits_without_checkpointing
+from gtft.footprint import (
+    MARGIN,
+    Shape,
+    count_mapped,
+    estimate_memory,
+    fits_without_checkpointing,
+)
 from gtft.recipe.load import plan_load
 from gtft.recipe.schema import Recipe, Train
 from gtft.runner.box import Box, say_count, say_size
@@ -91,6 +97,8 @@ class Plan:
     rough: tuple[str, ...]
     # Seconds of one update; None = not known.
     pace: float | None = None
+    # Weights that are read from their file in every step: the kernel can drop them, but not for good.
+    mapped: int = 0
     measured: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,7 +109,7 @@ class Plan:
         """Bytes that must be free: an estimate may be too low, a measured peak is what it is."""
         if self.memory is None:
             return None
-        return self.memory if self.measured else int(self.memory * MARGIN)
+        return (self.memory if self.measured else int(self.memory * MARGIN)) + self.mapped
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,7 @@ def plan_training(given: Given) -> Plan:
         sources=sources,
         rough=tuple(rough),
         pace=None if work is None else work / updates,
+        mapped=_count_mapped(given),
         measured=measured,
     )
 
@@ -206,6 +215,15 @@ def _plan_memory(given: Given, train: Train, checkpointing: bool) -> tuple[int |
     words = ", with gradient checkpointing" if checkpointing else ""
     text = f"computed from the base's shape, rows of {load.length} tokens{words}"
     return estimate_memory(given.shape, load).total, text, False
+
+
+def _count_mapped(given: Given) -> int:
+    if given.shape is None:
+        return 0
+    load = plan_load(
+        given.recipe.base, given.recipe.train, gpu=given.gpu is not None, checkpointing=False
+    )
+    return count_mapped(given.shape, load)
 
 
 def _plan_work(
@@ -335,29 +353,28 @@ def _cure_memory(given: Given, plan: Plan, free: int) -> tuple[list[Remedy], boo
 
 
 def _list_smaller(given: Given, plan: Plan, free: int) -> tuple[list[Remedy], bool]:
-    if given.shape is None:
-        return [], False
+    """Single changes that are enough, the mildest of each kind; without one what they do together."""
     out: list[Remedy] = []
-    all_sets: list[str] = []
-    train, on = given.recipe.train, plan.checkpointing
-    for sets, then in _list_changes(train, on):
-        one, one_on = then(train), on or any("checkpointing" in s for s in sets)
-        need = _need(given, one, one_on)
-        if need is not None and plan.need is not None and need < plan.need:
-            out.append(_say(sets, need, free))
-        # Together, from the mildest to the hardest.
-        train, on = one, one_on
-        all_sets = [s for s in all_sets if s.split("=")[0] != sets[0].split("=")[0]] + list(sets)
-        together = _need(given, train, on)
-        if together is not None and together <= free:
-            if len(all_sets) > 1:
-                out.append(_say(all_sets, together, free))
-            return out[-4:], True
-        train = one
-    least = _need(given, train, on)
-    if least is not None:
-        out.append(_say(all_sets, least, free))
-    return out[-3:], False
+    kinds: set[str] = set()
+    first = given.recipe.train
+    train, on = first, plan.checkpointing
+    together: dict[str, str] = {}
+    need: int | None = None
+    for sets, then in _list_changes(first, plan.checkpointing):
+        kind = sets[0].partition("=")[0]
+        turns_on = kind == "train.gradient_checkpointing"
+        alone = _need(given, then(first), plan.checkpointing or turns_on)
+        if alone is not None and alone <= free and kind not in kinds:
+            kinds.add(kind)
+            out.append(_say(sets, alone, free))
+        if need is None or need > free:
+            # From the mildest to the hardest, one on top of the other.
+            train, on = then(train), on or turns_on
+            together |= {s.partition("=")[0]: s for s in sets}
+            need = _need(given, train, on)
+    if out or need is None:
+        return out, bool(out)
+    return [_say(tuple(together.values()), need, free)], need <= free
 
 
 def _list_changes(train: Train, on: bool) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -393,7 +410,7 @@ def _need(given: Given, train: Train, checkpointing: bool) -> int | None:
     volume = replace(given.volume, longest=min(given.volume.longest, train.max_length))
     bare = replace(given, same=(), probe=None, volume=volume)
     memory, _, _ = _plan_memory(bare, train, checkpointing)
-    return None if memory is None else int(memory * MARGIN)
+    return None if memory is None else int(memory * MARGIN) + _count_mapped(given)
 
 
 def _say(sets: Sequence[str], need: int, free: int) -> Remedy:

@@ -119,7 +119,7 @@ def _draw_training(figures: Figures) -> str:
     plots: list[tuple[str, str, list[Line], Callable[[float], str], bool]] = [
         (
             "Loss",
-            "nats per trained token; dots: each logged step, line: mean of neighbours, squares: held-out rows",
+            "of sft in nats per trained token; dots: each logged step, line: mean of neighbours, squares: held-out rows",
             [*loss, Line("held-out", points("validation_loss"), "other")],
             _say_short,
             False,

@@ -17,7 +17,7 @@ from typing import Any
 from gtft.dialect import TemplateRefuses
 from gtft.errors import CorpusTooSmall, EvidenceError, TrainingError, translate_os_error
 from gtft.training.examples import Conversation
-from gtft.training.render import Renderer, Row, _says, _Writer
+from gtft.training.render import Renderer, Row, Writer, says
 from gtft.training.watch import StopRequested, Watch
 
 FILE = "preferences.jsonl"
@@ -225,8 +225,8 @@ class PairRenderer(Renderer):
         return done, escaped
 
     def _clean(self, conversation: Conversation) -> tuple[Conversation, int]:
-        messages, escaped = self._escape(conversation.messages)
-        tools, _ = self._escape(conversation.tools)
+        messages, escaped = self.escape(conversation.messages)
+        tools, _ = self.escape(conversation.tools)
         return replace(conversation, messages=messages, tools=tools), escaped
 
     def _write_pair(self, preference: Preference, chosen: _Answer, rejected: _Answer) -> Pair | str:
@@ -245,7 +245,7 @@ class PairRenderer(Renderer):
         return "too-long"
 
 
-class _Answer(_Writer):
+class _Answer(Writer):
     """Writes what follows a prompt as one row, trained where the model wrote it."""
 
     def write_answer(self, start: int, first: int) -> Row | str:
@@ -253,7 +253,7 @@ class _Answer(_Writer):
         turns = [
             i
             for i, m in enumerate(self.body)
-            if i >= first and m["role"] == "assistant" and _says(m)
+            if i >= first and m["role"] == "assistant" and says(m)
         ]
         if not turns:
             return "no-answer"

@@ -94,8 +94,8 @@ class Renderer:
         ``template-refuses``; ``template-drops-tools`` (calls or results would vanish); ``prefix-differs``
         (the template writes a turn unlike the prompt for it); ``no-tokens``.
         """
-        messages, escaped = self._escape(conversation.messages)
-        tools, _ = self._escape(conversation.tools)
+        messages, escaped = self.escape(conversation.messages)
+        tools, _ = self.escape(conversation.tools)
         clean = replace(conversation, messages=messages, tools=tools)
         if not any(m["role"] == "assistant" for m in messages):
             return Rendered((), ("no-assistant-turn",), escaped)
@@ -113,13 +113,13 @@ class Renderer:
     def _write(self, conversation: Conversation) -> tuple[list[Row], list[str], int]:
         for separately in (True, False):
             self.coder.begin(separately)
-            writer = _Writer(conversation, self)
+            writer = Writer(conversation, self)
             rows, causes = writer.write()
             if writer.confirmed:
                 break
         return rows, causes, writer.silenced
 
-    def _escape(self, messages: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], int]:
+    def escape(self, messages: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], int]:
         """Text that spells a special token would end a turn early and shift the mask."""
         clean = tuple(self.dialect.escape(m) for m in messages)
         return clean, sum(a != b for a, b in zip(messages, clean, strict=True))
@@ -138,7 +138,7 @@ class _Turn:
         return len(self.context) + len(self.answer)
 
 
-class _Writer:
+class Writer:
     """Writes the rows of one conversation. ``confirmed``: tokenizing in pieces gave what the whole gives."""
 
     def __init__(self, conversation: Conversation, renderer: Renderer) -> None:
@@ -161,8 +161,8 @@ class _Writer:
         if not self.system and turns[:1] == [0]:
             causes.append("nothing-asked")
             del turns[0]
-        causes += ["empty-turn" for i in turns if not _says(self.body[i])]
-        turns = [i for i in turns if _says(self.body[i])]
+        causes += ["empty-turn" for i in turns if not says(self.body[i])]
+        turns = [i for i in turns if says(self.body[i])]
         position = floor = 0
         # A row after a full one keeps half its length for new turns, the rest for what led to them.
         full = self.max_length
@@ -325,6 +325,6 @@ def _thinks(message: dict[str, Any]) -> bool:
     return any(message.get(k) for k in ("reasoning_content", "reasoning", "thinking"))
 
 
-def _says(message: dict[str, Any]) -> bool:
+def says(message: dict[str, Any]) -> bool:
     """Whether a turn has anything to train: text, a call or reasoning."""
     return bool(message.get("content") or message.get("tool_calls")) or _thinks(message)

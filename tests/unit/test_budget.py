@@ -110,7 +110,7 @@ def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
         (BASE, Load(length=512, rank=64), 1192),
         (BASE, Load(length=512, quantization="none"), 1021),
         (BASE, Load(length=1024, checkpointing=True), 735),
-        (Shape(512, 1536, 8, 8, 4, 64, 128256, False), Load(length=512, supervised=0.9), 1131),
+        (Shape(512, 1536, 8, 8, 4, 64, 128256, False), Load(length=512), 974),
         (Shape(768, 2304, 12, 12, 4, 128, 32000, True, head_norms=True), Load(length=512), 1339),
         (Shape(1280, 3584, 16, 20, 4, 64, 6144, False), Load(length=512), 1789),
     ],
@@ -118,7 +118,7 @@ def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
 def test_the_estimate_is_within_15_percent_of_what_was_measured(
     shape: Shape, load: Load, measured: int
 ) -> None:
-    load = replace(load, supervised=0.9 if load.supervised == 0.9 else 0.3, lengths=1)
+    load = replace(load, supervised=0.3, lengths=1)
     assert estimate_memory(shape, load).total / (measured * MIB) == pytest.approx(1, abs=0.15)
 
 
@@ -144,7 +144,9 @@ def test_what_needs_more_is_estimated_as_more() -> None:
 
 
 def test_auto_checkpointing_asks_whether_it_fits_without() -> None:
-    need = int(estimate_memory(BASE, Load()).total * MARGIN)
+    # The head is read from its file in every step.
+    head = 6144 * 768 * 2
+    need = int(estimate_memory(BASE, Load()).total * MARGIN) + head
     assert fits_without_checkpointing(BASE, Load(checkpointing=True), need + 1)
     assert not fits_without_checkpointing(BASE, Load(), need - 1)
 
@@ -267,15 +269,35 @@ def test_what_fits_with_nothing_is_said_not_to_fit() -> None:
 
 
 def test_several_changes_together_are_offered_as_one_line() -> None:
-    recipe = make_recipe(batch=4, max_length=1024, lora={"r": 64})
-    given = give(recipe, free=1000 * MIB)
+    recipe = make_recipe(batch=4, gradient_checkpointing="off", lora={"r": 64})
+    given = give(recipe, free=830 * MIB)
     verdict = judge(given, plan_training(given), 50 * GIB)
     assert verdict.word == "fits if"
-    last = verdict.remedies[-1].how
-    assert "--set train.batch=1 --set train.accumulation=32" in last
-    sets = {k: json.loads(v) for k, _, v in (s.partition("=") for s in last.split("--set ") if s) if k in
-            ("train.batch", "train.accumulation", "train.max_length")}  # fmt: skip
-    assert sets["train.batch"] == 1
+    [together] = verdict.remedies
+    assert "--set train.batch=1 --set train.accumulation=32" in together.how
+    assert "--set train.gradient_checkpointing=on" in together.how
+    sets = dict(s.split("=") for s in together.how.replace("--set ", "").split())
+    changed = make_recipe(
+        batch=1,
+        gradient_checkpointing="on",
+        max_length=int(sets["train.max_length"]),
+        lora={"r": int(sets.get("train.lora.r", 64))},
+    )
+    volume = replace(VOLUME, longest=int(sets["train.max_length"]))
+    again = give(changed, free=830 * MIB, volume=volume)
+    assert judge(again, plan_training(again), 50 * GIB).word == "fits"
+
+
+def test_each_remedy_alone_is_what_it_says() -> None:
+    given = give(make_recipe(gradient_checkpointing="off"), free=1500 * MIB)
+    verdict = judge(given, plan_training(given), 50 * GIB)
+    assert [r.how for r in verdict.remedies] == [
+        "--set train.gradient_checkpointing=on",
+        "--set train.max_length=512",
+    ]
+    shorter = give(make_recipe(gradient_checkpointing="off", max_length=512), free=1500 * MIB,
+                   volume=replace(VOLUME, longest=512))  # fmt: skip
+    assert judge(shorter, plan_training(shorter), 50 * GIB).word == "fits"
 
 
 def test_a_training_that_could_pause_is_a_remedy() -> None:
