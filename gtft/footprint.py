@@ -25,8 +25,9 @@ FLOOR = 550 * MIB
 # lengths leave more pieces behind.
 KERNELS = 50 * MIB
 _LENGTHS_THAT_FILL = 20
-# What stays of freed blocks in the allocator's arenas, as a share of what was held.
-SLACK = 1.35
+# What freed blocks leave in the allocator's arenas, over what autograd keeps; with gradient checkpointing
+# freed blocks go back at once (gtft.memory.give_back_large_blocks).
+SLACK, SLACK_CHECKPOINTING = 1.48, 1.2
 # A verdict leaves this much above the estimate.
 MARGIN = 1.15
 
@@ -215,19 +216,20 @@ class Load:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes by what holds them. ``activations``: what autograd keeps; ``passing``: what lives within a step."""
+    """Bytes by what holds them. ``activations``: what autograd keeps for the backward pass; ``passing``: what
+    lives within a step; ``head``: the logits. The last two are not there at the same time."""
 
     floor: int
     base: int
     trained: int
     activations: int
-    head: int
     passing: int
+    head: int
 
     @property
     def total(self) -> int:
-        held = self.trained + self.activations + self.passing
-        return int(self.floor + self.base + held * SLACK + self.head)
+        held = self.floor + self.base + self.trained + self.activations
+        return held + max(self.passing, self.head)
 
 
 def estimate_memory(shape: Shape, load: Load) -> Footprint:
@@ -242,17 +244,20 @@ def estimate_memory(shape: Shape, load: Load) -> Footprint:
         base += int(shape.linear_parameters * _NF4)
     else:
         base += shape.linear_parameters * shape.stored * load.gpu
-    layer = tokens * _count_kept(shape, load)
-    kept = shape.layers * layer
-    if load.checkpointing:
-        kept = shape.layers * tokens * shape.hidden * _width(shape) + layer
+    layer: float = tokens * _count_kept(shape, load)
     supervised = max(1, int(tokens * load.supervised))
     logits = min(supervised * shape.vocab, max(_LOGITS_AT_ONCE, shape.vocab))
     widest = max(m.inputs * m.outputs for m in shape.linears)
     # Backward through a block: its weights dequantised, and gradients of its widest tensors.
-    passing = widest * _FLOAT32 + tokens * 3 * shape.intermediate * _FLOAT32
+    passing: float = widest * _FLOAT32 + tokens * 3 * shape.intermediate * _FLOAT32
     if load.second_forward:
         passing += tokens * 2 * shape.intermediate * _FLOAT32
+    if load.checkpointing:
+        kept: float = shape.layers * tokens * shape.hidden * _width(shape)
+        passing = (layer + passing) * SLACK_CHECKPOINTING
+    else:
+        kept = shape.layers * layer * SLACK
+        passing *= SLACK
     kernels = (
         0 if load.gpu else KERNELS * min(load.lengths, _LENGTHS_THAT_FILL) // _LENGTHS_THAT_FILL
     )
@@ -261,8 +266,8 @@ def estimate_memory(shape: Shape, load: Load) -> Footprint:
         base=int(base),
         trained=int(trained * _TRAINED.get(load.optimizer, _TRAINED_FLOAT32)),
         activations=int(kept),
-        head=int(logits * _BYTES_PER_LOGIT),
         passing=int(passing),
+        head=int(logits * _BYTES_PER_LOGIT),
     )
 
 

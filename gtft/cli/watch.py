@@ -6,21 +6,20 @@ It only reads: the store now and then, and what the workers appended since the l
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import click
 
+from gtft.cli.sight import Sight, describe_change
 from gtft.cli.training import say_training
-from gtft.contract import STAGES, Checkpoint, Event, Failed, Progress, Warned
+from gtft.contract import STAGES, Event, Progress
 from gtft.errors import TownError
 from gtft.records.rows import Run, StageRow
-from gtft.runner.figures import Figures, Follower, clean_text, say_seconds, summarize
+from gtft.runner.figures import Follower, clean_text, say_seconds, summarize
 from gtft.runner.status import judge_run
 from gtft.runner.waiting import read_waiting
 from gtft.runner.workspace import Workspace
@@ -31,45 +30,6 @@ STORE_SECONDS = 2.0
 PLAIN_SECONDS = 10.0
 # As long as this nobody may hold the run between two stages, or before a runner took it up.
 GRACE_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A run as it is seen now. ``silent_s``: seconds since the stage's worker last wrote a figure or event."""
-
-    run: str
-    recipe: str
-    role: str
-    state: str
-    waits_for: str
-    next: str
-    reason: str
-    stages: tuple[StageRow, ...]
-    # The stage that is not done yet; the last one of a finished run.
-    stage: str
-    figures: dict[str, Figures]
-    silent_s: float
-    # What the active stage waits for: its turn, or memory.
-    waiting: str = ""
-    # The town's store cannot be asked now.
-    away: str = ""
-
-    @property
-    def now(self) -> Figures:
-        return self.figures[self.stage]
-
-    @property
-    def is_active(self) -> bool:
-        """Somebody works on it, as far as the store knows."""
-        return self.state.startswith("active") and self.waits_for == "nobody"
-
-    @property
-    def eta_s(self) -> float | None:
-        """What is left, less what passed since the worker said so."""
-        told = self.now.progress.eta_s if self.now.progress is not None else None
-        if told is None or not math.isfinite(told):
-            return None
-        return max(0.0, told - self.silent_s)
 
 
 class Face(Protocol):
@@ -249,22 +209,6 @@ def describe_sight(sight: Sight) -> str:
     if sight.eta_s is not None:
         parts.append(f"about {say_seconds(sight.eta_s)} left")
     return f"{sight.stage:<8} {clean_text(', '.join(parts), 400)}"
-
-
-def describe_change(stage: str, event: Event) -> str:
-    """One line for what a reader should see even when it scrolls; empty for the rest."""
-    match event:
-        case Checkpoint():
-            return f"{stage:<8} checkpoint at step {event.step}"
-        case Warned():
-            return f"{stage:<8} warning ({clean_text(event.code, 60)}): {clean_text(event.text)}"
-        case Failed():
-            return f"{stage:<8} failed ({clean_text(event.kind, 60)}): {clean_text(event.message)}"
-        case _:
-            return ""
-
-
-# -- for programs
 
 
 class JsonLines:

@@ -10,8 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from gtft.cli.sight import Sight, describe_change
 from gtft.cli.training import describe_training
-from gtft.cli.watch import Sight, describe_change
 from gtft.contract import Checkpoint, Event
 from gtft.records.rows import StageRow
 from gtft.runner.figures import (
