@@ -60,6 +60,3 @@ def describe_change(stage: str, event: Event) -> str:
             return f"{stage:<8} failed ({clean_text(event.kind, 60)}): {clean_text(event.message)}"
         case _:
             return ""
-
-
-# -- for programs

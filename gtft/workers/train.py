@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtft.artifact import Artifact, stage_artifact, verify_artifact
-from gtft.contract import Job
+from gtft.contract import PLAN_FILE, Job
 from gtft.errors import InputError
 from gtft.memory import PeakSampler, measure_free, read_anonymous
 from gtft.recipe.schema import Recipe
@@ -77,7 +77,7 @@ def _train(job: Job, recipe: Recipe, corpus: Artifact, watch: Watch, peak: PeakS
     with start_ranks(train.processes, job_dir, os.environ) as ranks:
         settings = _settle(recipe, base, ranks.local)
         lesson = prepare_lesson(recipe, settings.packing, corpus, tokenizer, job.root, watch)
-        watchdog = Watchdog(read_pace(job_dir / "plan.json"), watch, time.monotonic, read_anonymous)
+        watchdog = Watchdog(read_pace(job_dir / PLAN_FILE), watch, time.monotonic, read_anonymous)
         task = Task(
             base=base,
             tokenizer=tokenizer,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from gtft.dialect import pin_date
 from gtft.evals.generate import write_prompts
 from gtft.evals.item import CheckSpec, Item
-from gtft.dialect import pin_date
 from gtft.training.examples import Conversation
 from gtft.training.render import Renderer, Row
 from training_case import chat, make_tokenizer
