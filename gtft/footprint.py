@@ -196,7 +196,8 @@ def _unknown(why: str) -> InputError:
 class Load:
     """How a base is trained, as far as memory goes. ``rows``: those of one step (batch, times two for pairs), of
     ``length`` tokens at most; ``lengths``: how many different ones there are;
-    ``second_forward``: a reference pass beside the trained one (KL, preferences); ``dora``: magnitudes too.
+    ``second_forward``: a reference pass beside the trained one (KL, preferences); ``dora``: magnitudes too;
+    ``processes``: that share the training, each with all of it.
     """
 
     quantization: str = "nf4"
@@ -212,6 +213,7 @@ class Load:
     optimizer: str = "adamw_torch"
     second_forward: bool = False
     gpu: bool = False
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -225,11 +227,12 @@ class Footprint:
     activations: int
     passing: int
     head: int
+    processes: int = 1
 
     @property
     def total(self) -> int:
         held = self.floor + self.base + self.trained + self.activations
-        return held + max(self.passing, self.head)
+        return (held + max(self.passing, self.head)) * self.processes
 
 
 def estimate_memory(shape: Shape, load: Load) -> Footprint:
@@ -268,6 +271,8 @@ def estimate_memory(shape: Shape, load: Load) -> Footprint:
         activations=int(kept),
         passing=int(passing),
         head=int(logits * _BYTES_PER_LOGIT),
+        # On GPUs each process has a card of its own.
+        processes=1 if load.gpu else load.processes,
     )
 
 

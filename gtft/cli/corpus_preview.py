@@ -33,7 +33,7 @@ def ask_tokens(base: Path, max_length: int, rows: list[dict[str, Any]]) -> list[
     failed = "the preview worker ended without an answer"
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "gtft.workers.preview"],
+            [sys.executable, "-P", "-m", "gtft.workers.preview"],
             input=request,
             capture_output=True,
             encoding="utf-8",

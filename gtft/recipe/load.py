@@ -27,4 +27,5 @@ def plan_load(
         optimizer=optimizer,
         second_forward=train.retention.kl > 0 or (paired and train.method != "orpo"),
         gpu=gpu,
+        processes=train.processes,
     )

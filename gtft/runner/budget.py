@@ -155,6 +155,9 @@ def plan_training(given: Given) -> Plan:
     if packs and train.method == "sft":
         units = max(1, math.ceil(volume.tokens / train.max_length))
     updates = train.max_steps or max(1, math.ceil(train.epochs * units / per_update))
+    if train.engine == "swarm":
+        # As many as lead to its last round, whatever the corpus.
+        updates = train.swarm.every * train.swarm.rounds
     tokens = round(updates * per_update * volume.tokens / units)
     checkpointing = _settle_checkpointing(given)
     sources = {"tokens": volume.source}
@@ -202,7 +205,9 @@ def _settle_checkpointing(given: Given) -> bool:
 def _plan_memory(given: Given, train: Train, checkpointing: bool) -> tuple[int | None, str, bool]:
     peaks = [p.peak for p in given.same if p.peak is not None]
     if peaks and train == given.recipe.train:
-        return int(max(peaks)), f"measured: {say_count(len(peaks), 'run')} of this recipe", True
+        # The first of several processes measured itself.
+        peak = int(max(peaks)) * (train.processes if given.gpu is None else 1)
+        return peak, f"measured: {say_count(len(peaks), 'run')} of this recipe", True
     if given.probe is not None and train == given.recipe.train:
         text = f"measured by the probe, rows of {given.probe.longest} tokens"
         return given.probe.peak, text, True

@@ -11,7 +11,7 @@ from typing import Any
 from gtft.artifact import Artifact, short_id, verify_artifact
 from gtft.contract import SUMMARY_FILE, Job, Produced, Stage
 from gtft.errors import EvidenceError
-from gtft.shelf import read_document
+from gtft.shelf import find_adapter, read_document
 
 KINDS: dict[Stage, str] = {
     "harvest": "corpus",
@@ -36,10 +36,12 @@ def check_evidence(job: Job, produced: Produced) -> Evidence:
     home = job.artifacts.resolve()
     if home not in produced.path.resolve().parents:
         raise EvidenceError(
-            f"{produced.path} is outside the workspace", why="a worker writes only under artifacts/"
+            f"{produced.path} is outside the workspace",
+            why="a worker writes only under artifacts/",
+            fix=f"gtft runs logs {job.run_id} --stage {job.stage}",
         )
     found = verify_artifact(produced.path, kind=KINDS[job.stage], expect=produced.id)
-    wanted = sorted(a.id for a in job.inputs)
+    wanted = sorted([*(a.id for a in job.inputs), *_find_ancestors(job)])
     if sorted(found.parents) != wanted:
         raise EvidenceError(
             f"the {found.kind} {short_id(found.id)} was not made from this run's artifacts",
@@ -58,10 +60,26 @@ def check_evidence(job: Job, produced: Produced) -> Evidence:
     return Evidence(found, summary, text)
 
 
+def _find_ancestors(job: Job) -> tuple[str, ...]:
+    """The ids of the adapters that the recipe says a training goes on from or lies on."""
+    if job.stage != "train":
+        return ()
+    given = {k: str(job.recipe.get("train", {}).get(k, "")) for k in ("continues", "stacks_on")}
+    return tuple(
+        find_adapter(job.artifacts, start, f"train.{key}").id
+        for key, start in given.items()
+        if start
+    )
+
+
 def _read_summary(found: Artifact) -> dict[str, Any]:
     path = found.file(SUMMARY_FILE)
     if path.stat().st_size > MAX_SUMMARY:
-        raise EvidenceError(f"{path} is larger than {MAX_SUMMARY} bytes")
+        raise EvidenceError(
+            f"{path} is larger than {MAX_SUMMARY} bytes",
+            why="a summary holds figures, no data",
+            fix="gtft doctor",
+        )
     try:
         summary = json.loads(path.read_bytes())
     except ValueError as e:

@@ -63,7 +63,7 @@ def recall_run(ws: Workspace, run: Run) -> Past | None:
         return None
     made = {s.stage: s.artifact_id for s in ws.store.list_stages(run.id) if s.artifact_id}
     trained = ws.store.find_artifact(made["train"]) if "train" in made else None
-    rows = trained.summary.get("rows") if trained else None
+    read = count_read(trained.summary) if trained else None
     folders = [ws.job_dir(run.id, s) for s in here]
     for artifact_id in made.values():
         row = ws.store.find_artifact(artifact_id)
@@ -75,8 +75,8 @@ def recall_run(ws: Workspace, run: Run) -> Past | None:
         seconds=seconds,
         peak=find_peak(figures),
         disk=sum(measure_folder(f) for f in folders),
-        rows=_read_whole(rows),
-        tokens=count_tokens(trained.summary) if trained else None,
+        rows=read[0] if read else None,
+        tokens=read[1] if read else None,
         rate=find_rate(figures),
         base_seconds=last(figures, "base_seconds"),
         train_seconds=last(figures, "train_seconds"),
@@ -88,8 +88,18 @@ def _read_whole(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def count_tokens(summary: dict[str, object]) -> int | None:
-    """Tokens of one pass, as an adapter's summary states them."""
+def count_read(summary: dict[str, Any]) -> tuple[int, int] | None:
+    """(rows, tokens) that one pass of a training read: the corpus's own, which the summary states, and general
+    rows beside them, taken to be as long."""
+    rows, tokens = _read_whole(summary.get("rows")), count_tokens(summary)
+    if not rows or tokens is None:
+        return None
+    replayed = _read_whole((summary.get("retention") or {}).get("replayed_rows")) or 0
+    return rows + replayed, round(tokens * (rows + replayed) / rows)
+
+
+def count_tokens(summary: dict[str, Any]) -> int | None:
+    """Tokens of the corpus's own rows, as an adapter's summary states them."""
     tokens = summary.get("tokens")
     if not isinstance(tokens, dict):
         return None

@@ -216,5 +216,5 @@ def _refuse(why: str) -> InputError:
     return InputError(
         "this invitation (member file) is refused",
         why=why,
-        fix="ask the swarm's operator to send it again: gtft swarm invite",
+        fix="ask the swarm's operator to send it again: gtft swarm invite SWARM",
     )

@@ -110,7 +110,7 @@ def find_newest(folder: Path, members: Members) -> Members:
         raise ConflictError(
             f"there are two member files of {members.name} with number {held.serial}",
             why="their operator signed both; one would hide the other",
-            fix="ask the operator for a newer one: gtft swarm invite",
+            fix="ask the operator for a newer one: gtft swarm invite SWARM",
         )
     return held if held.serial >= members.serial else members
 

@@ -154,7 +154,7 @@ def check_answers(members: Members, answers: Sequence[Answer]) -> None:
         raise InputError(
             f"the peers of {members.name} answer, but do not accept this peer",
             why="it was taken off the member list, or the clocks differ by more than a minute",
-            fix="compare the clock (timedatectl); then ask the operator: gtft swarm invite",
+            fix="compare the clock (timedatectl); then ask the operator: gtft swarm invite SWARM",
         )
     raise _unreachable(members, [a.address for a in answers])
 

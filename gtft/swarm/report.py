@@ -111,7 +111,10 @@ def check_table(block: Mapping[str, Any]) -> list[tuple[str, Record]]:
             fix="gtft runs logs RUN --stage train",
         ) from e
     if not any(r.peer_id == block.get("peer_id") for _, r in rows):
-        raise EvidenceError("the swarm block has no record of this run's own peer")
+        raise EvidenceError(
+            "the swarm block has no record of this run's own peer",
+            fix="gtft runs logs RUN --stage train",
+        )
     return rows
 
 

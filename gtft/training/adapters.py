@@ -138,7 +138,7 @@ def lay_role(model: Any, role: Artifact) -> int:
     config = read_document(role, "adapter_config.json")
     r, alpha = int(config["r"]), float(config["lora_alpha"])
     scale = alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r
-    weights = _read_weights(role)
+    weights = _read_weights(role, "train.stacks_on")
     names = sorted({k.rpartition(".lora_")[0] for k in weights})
     for name in names:
         try:
@@ -258,7 +258,7 @@ def _load_trained(model: Any, adapter: Artifact) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     key = "train.continues"
-    weights = _read_weights(adapter)
+    weights = _read_weights(adapter, "train.continues")
     own = get_peft_model_state_dict(model, adapter_name=TRAINED, save_embedding_layers=False)
     if own.keys() != weights.keys():
         odd = sorted(own.keys() ^ weights.keys())[0]
@@ -272,16 +272,16 @@ def _load_trained(model: Any, adapter: Artifact) -> None:
     set_peft_model_state_dict(model, weights, adapter_name=TRAINED)
 
 
-def _read_weights(adapter: Artifact) -> dict[str, Any]:
+def _read_weights(adapter: Artifact, key: str) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
     weights: dict[str, Any] = load_file(adapter.file(WEIGHTS))
     for name, value in weights.items():
         if ".lora_" not in name or not name.startswith(_PREFIX):
-            raise _misfit(adapter, "the adapter", f"{name} is not a weight of a LoRA layer")
+            raise _misfit(adapter, key, f"{name} is not a weight of a LoRA layer")
         if not bool(torch.isfinite(value).all()):
-            raise _misfit(adapter, "the adapter", f"{name} holds numbers that are not finite")
+            raise _misfit(adapter, key, f"{name} holds numbers that are not finite")
     return weights
 
 

@@ -176,6 +176,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         self._failures = 0
         self._rounds_here = 0
         self._companion: dict[str, Any] | None = None
+        self._left = ""
         self.trainer: Any = None
 
     def restore(self, folder: Path) -> None:
@@ -201,9 +202,11 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         last = state.global_step >= state.max_steps
         if self._averager.due() or last or self._since >= self._averager.every:
             self._meet(state.global_step, kwargs)
-        while last and self._round < self._averager.rounds and not self._watch.stop_requested:
-            self._meet(state.global_step, kwargs)
-        if self._round >= self._averager.rounds:
+        if last:
+            self._meet_to_the_end(state.global_step, kwargs)
+        if self._left:
+            control.should_save = True
+        if self._left or self._round >= self._averager.rounds:
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -215,10 +218,29 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the last round: everybody takes the same bytes."""
-        if self._averager.rounds and self._round >= self._averager.rounds:
-            adopted = self._averager.finish()
-            _copy_in(_trainable(kwargs["model"]), adopted.tensors)
+        """After the last round: everybody takes the same bytes. A run without them is not finished: raises
+        StopRequested when it left, or was asked to stop, before the last round."""
+        if not self._averager.rounds:
+            return
+        step = state.global_step
+        if step >= state.max_steps:
+            # Resumed at its last step, it has only the others left to wait for.
+            self._meet_to_the_end(step, kwargs)
+        if self._left:
+            raise StopRequested(step, self._left)
+        if self._round < self._averager.rounds:
+            text = f"stopped in round {self._round + 1} of {self._averager.rounds}"
+            raise StopRequested(step, text)
+        adopted = self._averager.finish()
+        _copy_in(_trainable(kwargs["model"]), adopted.tensors)
+
+    def _meet_to_the_end(self, step: int, kwargs: Mapping[str, Any]) -> None:
+        while (
+            self._round < self._averager.rounds
+            and not self._left
+            and not self._watch.stop_requested
+        ):
+            self._meet(step, kwargs)
 
     def _meet(self, step: int, kwargs: Mapping[str, Any]) -> None:
         if self._watch.stop_requested or self._round >= self._averager.rounds:
@@ -238,7 +260,8 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
             self._fail(step, outcome, kwargs)
         self._watch.metric(step, "swarm_round", float(self._round))
         if self._averager.leaving():
-            raise StopRequested(step, f"left the swarm after round {self._round}")
+            # Saved first: what was trained since the last checkpoint is not lost.
+            self._left = f"left the swarm after round {self._round}"
 
     def _fail(self, step: int, outcome: Failed | Forked, kwargs: Mapping[str, Any]) -> None:
         self._watch.warn("swarm-round", f"round {self._round + 1} at step {step}: {outcome.reason}")

@@ -292,5 +292,5 @@ def _parse(line: bytes, path: Path, number: int) -> Preference:
         raise EvidenceError(
             f"{path.name}:{number} is not a preference pair",
             why=f"{type(e).__name__}: {e}",
-            fix="gtft runs resume RUN (harvests again when the corpus is damaged)",
+            fix="gtft run RECIPE (a new run harvests again)",
         ) from e

@@ -68,6 +68,7 @@ def probe(
     short = train.model_copy(
         update={
             "method": "sft",
+            "engine": "local",
             "max_steps": len(lengths),
             "accumulation": 1,
             "processes": 1,

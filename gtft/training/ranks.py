@@ -12,15 +12,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtft.errors import TrainingError
+from gtft.contract import EVENTS_FILE, Failed, parse_event
+from gtft.errors import GtftError, TrainingError, WorkerFailed, find_kind
 
 _PR_SET_PDEATHSIG = 1
 _END_SECONDS = 10.0
+# How long after the end of a rank the others may take to notice by themselves.
+_GRACE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def start_ranks(
         "OMP_NUM_THREADS": environ.get("OMP_NUM_THREADS", str(share_cores(processes))),
     }
     children: list[subprocess.Popen[bytes]] = []
+    done = threading.Event()
     die_with_parent = _prepare_death()
     try:
         for rank in range(1, processes):
@@ -84,9 +89,40 @@ def start_ranks(
                 )
             )
         environ.update({**shared, "RANK": "0", "LOCAL_RANK": "0"})
+        threading.Thread(target=_watch, args=(children, done), daemon=True).start()
         yield Ranks(0, 0, processes)
+    except RuntimeError as e:
+        # The others are gone from the line: one of them may have said why.
+        told = _find_failure(job_dir, processes)
+        if told is None:
+            raise
+        raise told from e
     finally:
+        done.set()
         _end(children)
+
+
+def _watch(children: Sequence[subprocess.Popen[bytes]], done: threading.Event) -> None:
+    """A rank that dies before all have met is waited for half an hour by the library: not here."""
+    while not done.wait(1.0):
+        if any(child.poll() for child in children) and not done.wait(_GRACE_SECONDS):
+            sys.stderr.write("a process of this training ended, and the others wait for it\n")
+            sys.stderr.flush()
+            os._exit(WorkerFailed.exit_code)
+
+
+def _find_failure(job_dir: Path, processes: int) -> GtftError | None:
+    """What a rank gave as the reason for its end."""
+    for rank in range(1, processes):
+        path = job_dir / f"rank-{rank}" / EVENTS_FILE
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        try:
+            event = parse_event(lines[-1]) if lines else None
+        except ValueError:
+            continue
+        if isinstance(event, Failed):
+            return find_kind(event.kind)(event.message, why=event.why, fix=event.fix)
+    return None
 
 
 def share_cores(processes: int) -> int:

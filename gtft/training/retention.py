@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from gtft.training.adapters import is_full
 from gtft.training.kl import Base, Reading, measure
 from gtft.training.measurement import Measurement, find_forgetting, find_overfitting, judge
 from gtft.training.render import Row
-from gtft.training.trainer import Dice, list_trainable, stop_hard
+from gtft.training.trainer import Dice, find_meeting_place, list_trainable, stop_hard
 from gtft.training.validation import pick_measured
 from gtft.training.watch import Watch
 
@@ -344,9 +345,10 @@ def _agree(reading: Reading | None) -> Reading | None:
     if reading is None or not _is_shared():
         return reading
     values = [reading.loss, reading.base_loss, reading.kl]
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     shared = torch.tensor(
-        [math.nan if v is None else v for v in values], dtype=torch.float64, device=device
+        [math.nan if v is None else v for v in values],
+        dtype=torch.float64,
+        device=find_meeting_place(),
     )
     torch.distributed.broadcast(shared, src=0)
     loss, base, kl = (None if math.isnan(v) else v for v in shared.tolist())
@@ -354,7 +356,8 @@ def _agree(reading: Reading | None) -> Reading | None:
 
 
 def _copy(path: Path, to: Path) -> None:
-    aside = to.with_name(f".{to.name}.tmp")
+    # Each process of a shared training copies for itself.
+    aside = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
         shutil.copyfile(path, aside)
         aside.replace(to)

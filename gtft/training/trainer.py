@@ -51,6 +51,8 @@ class Guarded:
         # TRL makes the adapter bfloat16, PEFT loads it back as float32: a resumed run would differ, and a
         # continued adapter would be rounded.
         exact = {n: p.detach().clone() for n, p in list_trainable(model)}
+        # With several cards in the box the trainer would multiply the batch; ours has one, or a rank for each.
+        kwargs["args"]._n_gpu = min(1, kwargs["args"].n_gpu)
         trainer: Any = super()
         trainer.__init__(*args, model=model, **kwargs)
         kept: Any = self
@@ -154,6 +156,11 @@ class Dice:
             torch.cuda.set_rng_state_all(list(self.cuda))
 
 
+def find_meeting_place() -> str:
+    """The device on which the processes of a shared training exchange tensors."""
+    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+
+
 def list_trainable(model: Any) -> list[tuple[str, Any]]:
     """(name, parameter) of everything that is trained, in the model's order."""
     return [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -227,7 +234,7 @@ class Overseer(TrainerCallback):  # type: ignore[misc]
         asked = self._watch.stop_requested
         if not torch.distributed.is_initialized():
             return asked
-        flag = torch.tensor([float(asked)])
+        flag = torch.tensor([float(asked)], device=find_meeting_place())
         torch.distributed.all_reduce(flag)
         return bool(flag.item())
 

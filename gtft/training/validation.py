@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,11 @@ def divide(
     chosen = frozenset(kept)
     own = tuple(r for r in rows if clusters.get(r.example) not in chosen)
     validation = tuple(r for r in rows if clusters.get(r.example) in chosen)
-    if train.outcome_weights:
-        own = balance_weights(own)
+    own = (
+        balance_weights(own)
+        if train.outcome_weights
+        else tuple(replace(r, weight=1.0) for r in own)
+    )
     replayed = make_rows(source.replayed, tokenizer, train.max_length) if wanted.replay else ()
     mixed = mix(own, replayed, wanted.replay, train.seed)
     if mixed.short:
@@ -142,5 +145,5 @@ def _read_cluster(line: bytes, name: str, number: int) -> tuple[str, str]:
         raise EvidenceError(
             f"{name}:{number} is not a training example",
             why=f"{type(e).__name__}: {e}",
-            fix="gtft runs resume RUN (harvests again when the corpus is damaged)",
+            fix="gtft run RECIPE (a new run harvests again)",
         ) from e

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from gtft.training.averaging import Averager
     from gtft.training.base import BaseModel
     from gtft.training.device import Settings
-    from gtft.training.fit import Companion
 
 
 def work(job: Job, report: Reporter) -> Artifact:
@@ -53,8 +52,9 @@ def work(job: Job, report: Reporter) -> Artifact:
 def _train(job: Job, recipe: Recipe, corpus: Artifact, watch: Watch, peak: PeakSampler) -> Artifact:
     from gtft.training.adapter import write_adapter
     from gtft.training.adapters import KIND, attach, find_ancestors, require_trainable
+    from gtft.training.averaging import Averaging
     from gtft.training.base import load_tokenizer, locate_base
-    from gtft.training.fit import Task, fit
+    from gtft.training.fit import Task, count_per_step, fit
     from gtft.training.ranks import start_ranks
     from gtft.training.watchdog import Watchdog, read_pace
     from gtft.workers.lesson import prepare_lesson
@@ -97,10 +97,9 @@ def _train(job: Job, recipe: Recipe, corpus: Artifact, watch: Watch, peak: PeakS
         )
         began = time.monotonic()
         with _open_averager(job, recipe, base, watch) as averager:
-            if averager is not None:
-                task = replace(task, companions=(_meet(averager, recipe, watch), *task.companions))
-            trained = fit(task, lesson.material)
-            evidence = averager.evidence() if averager is not None else None
+            meeting = Averaging(averager, watch, count_per_step(train))
+            trained = fit(replace(task, companions=(meeting, *task.companions)), lesson.material)
+            evidence = averager.evidence()
         if ranks.rank:
             raise StopRequested(
                 trained.steps, f"rank {ranks.rank} is done; rank 0 writes the adapter"
@@ -111,7 +110,7 @@ def _train(job: Job, recipe: Recipe, corpus: Artifact, watch: Watch, peak: PeakS
     watch.metric(trained.steps, "peak_memory_bytes", float(resident))
     watch.metric(trained.steps, "peak_anon_bytes", float(peak.close()))
     summary: dict[str, Any] = {"retention": {**lesson.retention.as_dict(), **lesson.summary}}
-    if evidence is not None:
+    if evidence:
         summary["swarm"] = evidence
     with stage_artifact(job.artifacts, KIND, parents=(corpus.id, *ancestors.ids)) as staging:
         write_adapter(
@@ -145,12 +144,12 @@ def _settle(recipe: Recipe, base: BaseModel, place: int) -> Settings:
 
 
 @contextmanager
-def _open_averager(
-    job: Job, recipe: Recipe, base: BaseModel, watch: Watch
-) -> Iterator[Averager | None]:
-    """The peer of a swarm while the training runs; None when it trains alone."""
+def _open_averager(job: Job, recipe: Recipe, base: BaseModel, watch: Watch) -> Iterator[Averager]:
+    """What the training meets on its way: the peer of a swarm, or nobody."""
     if recipe.train.engine == "local":
-        yield None
+        from gtft.training.averaging import LocalAverager
+
+        yield LocalAverager()
         return
     from gtft.training.swarm.opening import open_swarm
 
@@ -159,12 +158,6 @@ def _open_averager(
         yield averager
     finally:
         averager.close()
-
-
-def _meet(averager: Averager, recipe: Recipe, watch: Watch) -> Companion:
-    from gtft.training.averaging import Averaging
-
-    return Averaging(averager, watch, recipe.train.batch * recipe.train.accumulation)
 
 
 def _make(folder: Path) -> Path:

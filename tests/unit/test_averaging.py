@@ -225,9 +225,44 @@ def test_leaving_takes_effect_after_a_round(tmp_path: Path) -> None:
     averager.left = True
     run = Run(averager, tmp_path)
     run.tell("on_train_begin")
-    run.step(3)
+    run.step(4)
+    # Saved before it goes: what it trained since the last checkpoint is kept.
+    assert run.control.should_save
+    assert run.control.should_training_stop
     with pytest.raises(StopRequested, match="left the swarm after round 1"):
-        run.step()
+        run.tell("on_train_end")
+
+
+def test_a_stop_at_the_last_update_is_no_end_of_the_swarm(tmp_path: Path) -> None:
+    """The fast peer waits there for the slow one: it pauses, and goes on waiting when it is resumed."""
+    averager = Script("ok", "ok", "ok", rounds=3, every=4)
+    run = Run(averager, tmp_path, max_steps=4)
+    run.tell("on_train_begin")
+    run.step(3)
+    run.watch.stop_at = 0
+    run.step()
+    with pytest.raises(StopRequested, match="stopped in round 1 of 3"):
+        run.tell("on_train_end")
+    resumed = Run(averager, tmp_path, max_steps=4)
+    resumed.state.global_step = 4
+    resumed.tell("on_train_begin")
+    resumed.tell("on_train_end")
+    assert [number for number, _ in averager.asked] == [1, 2, 3]
+    assert resumed.weights == 99.0
+
+
+def test_magnitudes_are_hashed_under_the_name_that_peft_saves() -> None:
+    from gtft.swarm.tensors import hash_tensors
+    from gtft.training.swarm.layout import Layout
+
+    vector = torch.tensor([1.0, 2.0, 3.0])
+    names = ("m.lora_A.default.weight", "m.lora_magnitude_vector.default.weight")
+    layout = Layout(names, (vector[:2], vector[2:]))
+    saved = [
+        ("m.lora_A.weight", "F32", (2,), vector[:2].numpy().data),
+        ("m.lora_magnitude_vector", "F32", (1,), vector[2:].numpy().data),
+    ]
+    assert layout.hash(vector) == hash_tensors(saved)
 
 
 def test_a_checkpoint_keeps_where_the_peer_stood(tmp_path: Path) -> None:

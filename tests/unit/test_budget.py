@@ -343,3 +343,22 @@ def write_corpus(folder: Path, name: str, row: dict[str, Any]) -> Artifact:
     with stage_artifact(folder, "corpus") as staging:
         (staging.path / name).write_text(json.dumps(row) + "\n")
     return staging.result
+
+
+def test_a_pass_of_an_earlier_run_counts_what_was_replayed() -> None:
+    from gtft.runner.past import count_read
+
+    summary = {"rows": 100, "tokens": {"context": 1000, "supervised": 500}}
+    assert count_read(summary) == (100, 1500)
+    assert count_read({**summary, "retention": {"replayed_rows": 20}}) == (120, 1800)
+    assert count_read({"rows": 100}) is None
+
+
+def test_every_process_on_a_cpu_holds_all_of_the_training() -> None:
+    from gtft.footprint import Load, estimate_memory, shape_nano
+
+    shape = shape_nano(2048, 192, 4, 6)
+    one = estimate_memory(shape, Load()).total
+    assert estimate_memory(shape, Load(processes=3)).total == 3 * one
+    on_cards = [estimate_memory(shape, Load(gpu=True, processes=n)).total for n in (1, 3)]
+    assert on_cards[0] == on_cards[1]

@@ -146,3 +146,19 @@ def test_an_eval_holds_one_generation_per_item(
     else:
         with pytest.raises(EvidenceError, match="one generation per item"):
             check_evidence(job, produced(made))
+
+
+@pytest.mark.parametrize("key", ["continues", "stacks_on"])
+def test_an_adapter_that_the_recipe_builds_on_is_a_parent(tmp_path: Path, key: str) -> None:
+    weights = {"adapter_model.safetensors": adapter_bytes(0.5)}
+    earlier = make(tmp_path, "adapter", weights, (PARENT,))
+    made = make(tmp_path, "adapter", {**weights, "x": b"y"}, (PARENT, earlier.id))
+    short = earlier.id.removeprefix("sha256:")[:12]
+    job = make_job(tmp_path, "train").model_copy(update={"recipe": {"train": {key: short}}})
+    assert check_evidence(job, produced(made)).artifact.id == made.id
+    # Neither unasked, nor left out.
+    with pytest.raises(EvidenceError, match="was not made from this run's artifacts"):
+        check_evidence(make_job(tmp_path, "train"), produced(made))
+    alone = make(tmp_path, "adapter", {**weights, "z": b"y"}, (PARENT,))
+    with pytest.raises(EvidenceError, match="was not made from this run's artifacts"):
+        check_evidence(job, produced(alone))

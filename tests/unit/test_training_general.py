@@ -7,6 +7,7 @@ import json
 import os
 import re
 from array import array
+from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from hashlib import sha256
@@ -293,6 +294,18 @@ def test_every_row_is_in_one_place(tmp_path: Path) -> None:
     assert {e for e, *_ in told["validation"]["per_row"]} == kept
     assert {e for e, *_ in told["replay"]["per_row"]} == replayed
     assert len(out.own) + len(out.validation) == len(rows)
+
+
+@pytest.mark.parametrize(("on", "wanted"), [(True, [0.4, 1.6]), (False, [1.0, 1.0])])
+def test_outcome_weights_are_balanced_or_not_there(
+    tmp_path: Path, on: bool, wanted: list[float]
+) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text('{"id": "ex-1"}\n{"id": "ex-2"}\n')
+    rows = [replace(row("ex-1"), weight=0.25), replace(row("ex-2"), weight=1.0)]
+    train = Train(outcome_weights=on, retention=Retention(replay=0.0, validation=0.0))
+    out = divide(rows, file, General("x", ()), make_tokenizer(), train, Recorder())
+    assert [round(r.weight, 9) for r in out.own] == wanted
 
 
 def test_a_line_that_is_no_example_is_named(tmp_path: Path) -> None:

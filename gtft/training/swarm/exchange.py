@@ -120,7 +120,7 @@ class StrictAverager(DecentralizedAverager):  # type: ignore[misc]
         words, vector = result
         try:
             return json.loads(words), vector
-        except ValueError:
+        except (ValueError, RecursionError):
             return "it sent words that are not JSON"
 
     # What runs in the averager's process.

@@ -41,4 +41,8 @@ class Layout:
     def _name_rows(self, vector: torch.Tensor) -> Iterator[tuple[str, str, Sequence[int], Any]]:
         for name, tensor in zip(self._names, self.split(vector), strict=True):
             data: Any = tensor.contiguous().numpy().data
-            yield name.replace(".default.", "."), "F32", tuple(tensor.shape), data
+            # As PEFT saves them; DoRA's magnitude without its last part.
+            saved = name.replace(".default.", ".")
+            if saved.endswith(".lora_magnitude_vector.weight"):
+                saved = saved.removesuffix(".weight")
+            yield saved, "F32", tuple(tensor.shape), data
