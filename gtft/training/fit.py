@@ -20,6 +20,7 @@ from gtft.training.checkpoint import (
     check_room,
     discard_unfinished,
     find_resumable,
+    list_checkpoints,
     translate_save_error,
 )
 from gtft.training.device import ONE_THREAD_BELOW, Settings
@@ -282,9 +283,12 @@ def _translate(
     text = str(error)
     no_room = isinstance(error, MemoryError | out_of_memory) or "can't allocate memory" in text
     if no_room:
+        kept = list_checkpoints(workdir)
+        last = kept[-1][1].name if kept else "none"
+        why = " ".join(text.split())[:200] or "the system refused an allocation"
         return TrainingError(
             "there is not enough memory to train",
-            why=" ".join(text.split())[:200] or "the system refused an allocation",
+            why=f"{why}; the last good checkpoint is {last}",
             fix="gtft plan RECIPE says what would fit; such as: gtft run RECIPE "
             "--set train.gradient_checkpointing=on --set train.max_length=512",
         )

@@ -168,6 +168,28 @@ def test_gradients_that_are_not_finite_never_reach_the_weights(
     assert list((tmp_path / "w").glob("checkpoint-*")) == []
 
 
+def test_memory_that_the_system_refuses_is_told_and_leaves_the_good_checkpoint(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from gtft.training.methods import sft
+
+    whole: Callable[..., Any] = sft.SftTrainer.compute_loss
+
+    def greedy(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step >= 3:
+            torch.empty(1 << 52, dtype=torch.uint8)
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(sft.SftTrainer, "compute_loss", greedy)
+    with pytest.raises(TrainingError, match="not enough memory") as e:
+        case.train(tmp_path / "w")
+    assert "checkpoint-2" in e.value.why
+    assert "gtft plan" in e.value.fix
+    assert [p.name for p in (tmp_path / "w").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
 def test_full_disk_at_a_checkpoint_is_told_and_leaves_the_good_one(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
