@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gtft.artifact import Artifact, hash_json, stage_artifact
-from gtft.recipe.schema import Recipe, Train
+from gtft.recipe.schema import Base, Nano, Recipe, Train
 from gtft.training.environment import prepare_environment
 
 # Before torch is imported by any of these tests: one thread, passive, offline, silent.
@@ -124,6 +124,21 @@ def make_job(
     }
     (folder / "job.json").write_text(json.dumps(job))
     return folder
+
+
+def make_base(root: Path) -> Any:
+    """The tiny nano base, built in ``root`` from the text above."""
+    from gtft.training.base import locate_base
+
+    (root / "base.txt").write_text(TEXT)
+    return locate_base(
+        Base(nano=Nano(**NANO)),
+        text_file=root / "base.txt",
+        root=root,
+        workspace=root,
+        watch=Recorder(),
+        clock=time.monotonic,
+    )
 
 
 def make_task(base: Any, tokenizer: Any, train: Train, workdir: Path, watch: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from evals_case import make_job as make_eval_job
 from gtft.artifact import Artifact, stage_artifact, verify_artifact, write_json
 from gtft.errors import EvidenceError, TrainingError, UsageError
 from gtft.recipe.methods import REFUSED_INITS, refuse_methods
-from gtft.recipe.schema import Base, Lora, Nano, Train
+from gtft.recipe.schema import Base, Lora, Train
 from gtft.workers.frame import carry_out
-from training_case import NANO, TEXT, Recorder, make_job, read_events
+from training_case import NANO, TEXT, Recorder, make_base, make_job, read_events
 
 LORA = Lora(r=4, alpha=8)
 
@@ -73,17 +72,7 @@ class Case:
     """A tiny base and adapters on a shelf."""
 
     def __init__(self, root: Path) -> None:
-        from gtft.training.base import locate_base
-
-        (root / "base.txt").write_text(TEXT)
-        self.base = locate_base(
-            Base(nano=Nano(**NANO)),
-            text_file=root / "base.txt",
-            root=root,
-            workspace=root,
-            watch=Recorder(),
-            clock=time.monotonic,
-        )
+        self.base = make_base(root)
         self.artifacts = root / "artifacts"
         self.role = self.store(self.make(Train(lora=LORA), 1))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,17 @@ import pytest
 
 from gtft.artifact import verify_artifact
 from gtft.errors import TrainingError
-from gtft.recipe.schema import Base, Lora, Nano, Train
+from gtft.recipe.schema import Lora, Train
 from gtft.training.environment import prepare_environment
-from training_case import NANO, TEXT, Recorder, chat, make_corpus, make_job, make_task, read_events
+from training_case import (
+    Recorder,
+    chat,
+    make_base,
+    make_corpus,
+    make_job,
+    make_task,
+    read_events,
+)
 
 TRAIN = Train(
     learning_rate=1e-2,
@@ -30,19 +37,11 @@ class Case:
     """A tiny base, its tokenizer and a mask proof of ten examples."""
 
     def __init__(self, root: Path) -> None:
-        from gtft.training.base import load_tokenizer, locate_base
+        from gtft.training.base import load_tokenizer
         from gtft.training.examples import Conversation
         from gtft.training.mask import prove
 
-        (root / "base.txt").write_text(TEXT)
-        self.base = locate_base(
-            Base(nano=Nano(**NANO)),
-            text_file=root / "base.txt",
-            root=root,
-            workspace=root,
-            watch=Recorder(),
-            clock=time.monotonic,
-        )
+        self.base = make_base(root)
         self.tokenizer = load_tokenizer(self.base)
         talks = [
             Conversation(f"ex-{n}", chat(f"user: pump {n}", f"assistant: mend pump {n} now"), ())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 
 from gtft.errors import CorpusTooSmall, EvidenceError, TrainingError
-from gtft.recipe.schema import Base, Lora, Nano, Preference, Train
-from training_case import NANO, TEXT, Recorder, make_task, make_tokenizer
+from gtft.recipe.schema import Lora, Preference, Train
+from training_case import Recorder, make_base, make_task, make_tokenizer
 
 SYSTEM = {"role": "system", "content": "You mend pumps."}
 CALL = {"id": "call-1", "type": "function", "function": {"name": "Bash", "arguments": {"a": "b"}}}
@@ -183,18 +182,10 @@ class Case:
     """A tiny base and 22 pairs."""
 
     def __init__(self, root: Path) -> None:
-        from gtft.training.base import load_tokenizer, locate_base
+        from gtft.training.base import load_tokenizer
         from gtft.training.preferences import prove_pairs, read_preferences
 
-        (root / "base.txt").write_text(TEXT)
-        self.base = locate_base(
-            Base(nano=Nano(**NANO)),
-            text_file=root / "base.txt",
-            root=root,
-            workspace=root,
-            watch=Recorder(),
-            clock=time.monotonic,
-        )
+        self.base = make_base(root)
         self.tokenizer = load_tokenizer(self.base)
         path = write(root, [pair(n) for n in range(22)])
         self.proof = prove_pairs(read_preferences(path), self.tokenizer, 128, Recorder())

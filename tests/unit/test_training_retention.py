@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import pytest
 
 from gtft.errors import TrainingError
-from gtft.recipe.schema import Base, Lora, Nano, Train
+from gtft.recipe.schema import Lora, Train
 from gtft.recipe.schema import Retention as Wanted
 from gtft.training.measurement import Measurement, find_forgetting, find_overfitting, judge
 from gtft.training.watch import StopRequested
-from training_case import NANO, TEXT, Recorder, chat, make_job, make_task
+from training_case import TEXT, Recorder, chat, make_base, make_job, make_task
 
 TRAIN = Train(
     learning_rate=4e-3,
@@ -35,20 +34,12 @@ class Case:
     """A tiny base, rows to learn by heart, rows that are kept out, and general rows."""
 
     def __init__(self, root: Path) -> None:
-        from gtft.training.base import load_tokenizer, locate_base
+        from gtft.training.base import load_tokenizer
         from gtft.training.examples import Conversation
         from gtft.training.general import make_rows, read_general
         from gtft.training.mask import prove
 
-        (root / "base.txt").write_text(TEXT)
-        self.base = locate_base(
-            Base(nano=Nano(**NANO)),
-            text_file=root / "base.txt",
-            root=root,
-            workspace=root,
-            watch=Recorder(),
-            clock=time.monotonic,
-        )
+        self.base = make_base(root)
         self.tokenizer = load_tokenizer(self.base)
         # What is learned makes the kept-out answers less likely: their loss falls first, then rises.
         talks = [

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gtft.errors import CorpusTooSmall, TrainingError
-from gtft.recipe.schema import Base, Lora, Nano, Reward, Train
-from training_case import NANO, TEXT, Recorder, make_task, make_tokenizer
+from gtft.recipe.schema import Lora, Reward, Train
+from training_case import Recorder, make_base, make_task, make_tokenizer
 
 TRAIN = Train(
     method="grpo",
@@ -32,19 +31,11 @@ TRAIN = Train(
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny base, its tokenizer and eight prompts."""
-    from gtft.training.base import load_tokenizer, locate_base
+    from gtft.training.base import load_tokenizer
     from gtft.training.questions import Question
 
     root = tmp_path_factory.mktemp("reward")
-    (root / "base.txt").write_text(TEXT)
-    base = locate_base(
-        Base(nano=Nano(**NANO)),
-        text_file=root / "base.txt",
-        root=root,
-        workspace=root,
-        watch=Recorder(),
-        clock=time.monotonic,
-    )
+    base = make_base(root)
     tokenizer = load_tokenizer(base)
     asked = [[{"role": "user", "content": f"pump {n}"}] for n in range(8)]
     questions = tuple(
