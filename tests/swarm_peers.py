@@ -366,7 +366,9 @@ def _train(
                 _step_alone(peer, model)
     averaging.on_train_end(args, state, control, model=model)
     loss = measure_loss(model, names, size)
-    watch.write("done", final=peer._final, loss=loss, evidence=peer.evidence())
+    watch.write(
+        "done", final=peer._final, loss=loss, steps=state.global_step, evidence=peer.evidence()
+    )
 
 
 def make_worker(name: str, size: int) -> tuple[Any, Callable[[], None]]:

@@ -43,10 +43,12 @@ def wait_until(worker: subprocess.Popen[bytes], reached: Callable[[], bool]) -> 
     raise AssertionError("the worker neither moved on nor ended")
 
 
-def count_steps(job: Path) -> int:
-    """The last step that this job reports."""
+def count_steps(job: Path, since: int = 0) -> int:
+    """The last step that this job reports, after its first ``since`` events."""
     done = [
-        e["done"] for e in read_events(job) if e["event"] == "progress" and e["unit"] == "steps"
+        e["done"]
+        for e in read_events(job)[since:]
+        if e["event"] == "progress" and e["unit"] == "steps"
     ]
     return max(done, default=0)
 
@@ -112,18 +114,20 @@ def test_killed_anywhere_and_resumed_gives_the_same_adapter(
 def test_ten_kills_with_packing_and_accumulation_give_the_same_adapter(tmp_path: Path) -> None:
     """SIGKILL ten times, each at a random moment after some new step; dropout is on."""
     corpus = make_corpus(tmp_path / "artifacts", 40)
-    recipe = {"packing": "on", "accumulation": 3, "max_steps": 28, "checkpoint_steps": 2}
+    recipe = {"packing": "on", "accumulation": 3, "max_steps": 60, "checkpoint_steps": 2}
     whole = finish(make_job(tmp_path, corpus, "whole", **recipe))
     assert any(n > 1 for n in read_pack_sizes(whole)), "no row shares a pack"
     job = make_job(tmp_path, corpus, "killed", **recipe)
     dice = random.Random(int.from_bytes(os.urandom(4)))
     resumed: list[int] = []
     for _ in range(10):
-        saved = last_checkpoint(job)
+        saved, told = last_checkpoint(job), len(read_events(job))
         resumed.append(saved)
         worker = start(job)
-        assert wait_until(worker, lambda at=saved: count_steps(job) > at), "it ended before"
-        time.sleep(dice.random() * 0.4)
+        further = saved + dice.randint(1, 3)
+        moved = wait_until(worker, lambda s=told, to=further: count_steps(job, s) >= to)  # type: ignore[misc]
+        assert moved, f"it ended before step {further}"
+        time.sleep(dice.random() * 0.1)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     made = finish(job)
