@@ -69,7 +69,8 @@ def divide(
 ) -> Division:
     """Keep clusters of ``train_file`` out of ``rows``, and mix the rest with replayed general rows.
 
-    The own rows get their outcome weights, on average 1; a replayed row weighs 1. Raises EvidenceError for a
+    The own rows get their outcome weights, on average 1; replayed rows weigh 1, or less where their tokens would be
+    more of the loss than their share. Raises EvidenceError for a
     line that is no example.
     """
     wanted = train.retention
@@ -86,6 +87,7 @@ def divide(
     )
     replayed = make_rows(source.replayed, tokenizer, train.max_length) if wanted.replay else ()
     mixed = mix(own, replayed, wanted.replay, train.seed)
+    mixed = replace(mixed, rows=_weigh_replay(mixed.rows, wanted.replay))
     if mixed.short:
         watch.warn(
             "replay-short",
@@ -94,6 +96,16 @@ def divide(
         )
     general = make_rows(source.measured, tokenizer, train.max_length)
     return Division(own, mixed, validation, general, source, kept, len(set(clusters.values())))
+
+
+def _weigh_replay(rows: tuple[Row, ...], share: float) -> tuple[Row, ...]:
+    """Replayed rows that weigh no more than ``share`` of the loss: a passage trains every token, a chat some."""
+    general = sum(r.supervised for r in rows if r.example.startswith(PREFIX))
+    own = sum(r.weight * r.supervised for r in rows if not r.example.startswith(PREFIX))
+    if not general or general <= own * share / (1 - share):
+        return rows
+    weight = own * share / (1 - share) / general
+    return tuple(replace(r, weight=weight) if r.example.startswith(PREFIX) else r for r in rows)
 
 
 def read_clusters(train_file: Path) -> Iterable[tuple[str, str]]:

@@ -308,6 +308,22 @@ def test_outcome_weights_are_balanced_or_not_there(
     assert [round(r.weight, 9) for r in out.own] == wanted
 
 
+def test_replayed_passages_are_no_more_of_the_loss_than_their_share(tmp_path: Path) -> None:
+    """A passage trains every token: unweighed, 15 % of the rows were most of the loss."""
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(f'{{"id": "ex-{n}"}}\n' for n in range(40)))
+    texts = [f"The gauge of pump {n} sticks when it starts, so look again." for n in range(40)]
+    source = General("x", tuple(Item(sha256(t.encode()).hexdigest(), text=t) for t in texts))
+    train = Train(retention=Retention(replay=0.2, validation=0.0))
+    rows = [row(f"ex-{n}") for n in range(40)]
+    out = divide(rows, file, source, make_tokenizer(), train, Recorder())
+    parts = {True: 0.0, False: 0.0}
+    for r in out.mixed.rows:
+        parts[r.example.startswith(PREFIX)] += r.weight * r.supervised
+    assert parts[True] == pytest.approx(0.2 * sum(parts.values()))
+    assert all(r.weight == 1.0 for r in out.mixed.rows if not r.example.startswith(PREFIX))
+
+
 def test_a_line_that_is_no_example_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"id": "ex-1"}\n[]\n')
     clusters = read_clusters(tmp_path / "train.jsonl")
