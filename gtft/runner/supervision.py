@@ -36,7 +36,7 @@ from gtft.runner.waiting import Waiting, clear_waiting, read_waiting, write_wait
 from gtft.runner.watch import Listener, Watch
 from gtft.runner.workspace import Workspace
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
 # How often the queue is looked at, and what is told of a wait brought up to date.
 QUEUE_SECONDS = 0.5
 TELL_SECONDS = 5.0
