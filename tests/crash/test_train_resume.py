@@ -120,11 +120,12 @@ def test_ten_kills_with_packing_and_accumulation_give_the_same_adapter(tmp_path:
     job = make_job(tmp_path, corpus, "killed", **recipe)
     dice = random.Random(int.from_bytes(os.urandom(4)))
     resumed: list[int] = []
-    for _ in range(10):
+    # Three steps after a checkpoint is past the next one: five of the ten kills surely move on.
+    for steps in dice.sample([1, 1, 1, 2, 2, 3, 3, 4, 4, 5], 10):
         saved, told = last_checkpoint(job), len(read_events(job))
         resumed.append(saved)
         worker = start(job)
-        further = saved + dice.randint(1, 3)
+        further = saved + steps
         moved = wait_until(worker, lambda s=told, to=further: count_steps(job, s) >= to)  # type: ignore[misc]
         assert moved, f"it ended before step {further}"
         time.sleep(dice.random() * 0.1)
