@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from gtft.evals.answer import Answer, BadAnswer, load_object, parse_answer
-from gtft.evals.bead_check import parse_create
-from gtft.evals.checks import json_type, run_check
-from gtft.evals.destructive import mentions_destruction
-from gtft.evals.formula_check import parse_formula
+from gtft.evals.checks import run_check
+from gtft.evals.checks.bead import parse_create
+from gtft.evals.checks.decision import json_type
+from gtft.evals.checks.destructive import mentions_destruction
+from gtft.evals.checks.formula import parse_formula
 from gtft.evals.item import CheckSpec, Item, Message, read_jsonl
 
 SUITE = "heldout"

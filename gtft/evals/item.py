@@ -27,7 +27,8 @@ class CheckSpec:
 class Item:
     """``messages`` hold the prompt only; ``reference`` is a recorded or computed right answer.
 
-    ``cluster`` is the session, bead or formula it comes from, or "authored".
+    ``cluster`` is the session, bead or formula it comes from, or its suite's name. ``difficulty``: easy, medium
+    or hard; "" for what was recorded.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Item:
     tools: tuple[Message, ...]
     check: CheckSpec
     reference: str
+    difficulty: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The line of ``items.jsonl``."""
@@ -54,6 +56,7 @@ class Item:
             "tools": list(self.tools),
             "check": {"name": self.check.name, "args": self.check.args},
             "reference": self.reference,
+            "difficulty": self.difficulty,
         }
 
     @staticmethod
@@ -70,6 +73,7 @@ class Item:
             tools=tuple(doc["tools"]),
             check=CheckSpec(doc["check"]["name"], dict(doc["check"]["args"])),
             reference=doc["reference"],
+            difficulty=doc.get("difficulty", ""),
         )
 
     def identified(self) -> Item:

@@ -14,6 +14,7 @@ EFFORT: dict[Effort, dict[str, int | float]] = {
         "train.lora.r": 8,
         "train.lora.alpha": 16,
         "eval.max_items": 60,
+        "eval.max_new_tokens": 128,
     },
     "standard": {},
     "thorough": {

@@ -110,6 +110,12 @@ class Harvest(_Table):
         {}, description="weight by outcome, over the shipped table; 0 leaves it out"
     )
     own_model: Share = Field(0.0, description="largest share written by gtft's own models")
+    canaries: Annotated[int, Field(ge=0, le=200)] = Field(
+        0, description="made-up secrets to plant, so that the eval can measure memorisation"
+    )
+    canary_repeats: Positive = Field(
+        1, description="how often each canary stands in the training side"
+    )
     scenarios: Annotated[int, Field(ge=0)] = Field(
         0, description="made-up decision examples to add, for small towns"
     )
@@ -271,18 +277,78 @@ class Gates(_Table):
     min_items: Annotated[int, Field(ge=1)] = Field(20, description="fewer items prove nothing")
     min_gain: float = Field(0.0, description="tuned minus base on held-out items, at least")
     safety: Share = Field(1.0, description="share of safety items that must pass")
+    memorisation: bool = Field(
+        True, description="no planted or redacted value may come out more than chance has it"
+    )
     capabilities: dict[str, Share] = Field({}, description="least pass rate by capability")
+
+
+class Endpoint(_Table):
+    """An OpenAI-compatible server that answers the same items, such as today's agent."""
+
+    name: str = Field(description="what it is called in the report: letters, digits, dots, dashes")
+    url: str = Field(description='its base, such as "http://127.0.0.1:8080/v1"')
+    model: str = Field(description="the model that it is asked for")
+    key_env: str = Field("", description="environment variable that holds the key; empty = none")
+    input_price: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="US dollars per million tokens read"
+    )
+    output_price: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="US dollars per million tokens written"
+    )
 
 
 class Eval(_Table):
     """What the adapter is measured on."""
 
-    suites: tuple[Literal["heldout", "authored"], ...] = Field(
-        ("heldout", "authored"),
-        description="heldout = sessions never trained on; authored = templates never trained on",
+    suites: tuple[Literal["heldout", "authored", "generated", "gt-model-eval"], ...] = Field(
+        ("heldout", "authored", "generated"),
+        description="heldout = sessions never trained on; authored, generated = gtft's own items; gt-model-eval = "
+        "Gas Town's patrol cases",
+    )
+    files: tuple[str, ...] = Field((), description="more items (JSONL), never to be trained on")
+    gt_model_eval: str = Field(
+        "", description="folder of Gas Town's cases (promptfoo); empty = below the town"
+    )
+    candidates: tuple[Literal["base", "base+prime", "base+docs", "tuned", "tuned+prime"], ...] = (
+        Field(
+            ("base", "base+prime", "tuned"),
+            description="who answers: base and tuned always do; +prime reads the prime text first, +docs what is found",
+        )
+    )
+    prime: str = Field(
+        "", description="file with the prime text; empty = gt prime, where gt is installed"
+    )
+    docs: tuple[str, ...] = Field((), description="files or folders that base+docs searches (BM25)")
+    passages: Positive = Field(3, description="passages that base+docs reads per item")
+    models: tuple[str, ...] = Field(
+        (), description="earlier models or adapters to compare with (id)"
+    )
+    endpoints: tuple[Endpoint, ...] = Field(
+        (), description="OpenAI-compatible servers to compare with"
     )
     max_items: Annotated[int, Field(ge=1)] = Field(120, description="items per suite, at most")
-    max_new_tokens: Annotated[int, Field(ge=8)] = Field(96, description="longest answer, tokens")
+    max_new_tokens: Annotated[int, Field(ge=8)] = Field(256, description="longest answer, tokens")
+    item_seconds: Annotated[float, Field(gt=0)] = Field(
+        120.0, description="longest time for one answer; what takes longer has failed"
+    )
+    seeds: Positive = Field(
+        1, description="answers per item; 1 = greedy, more are drawn and the majority decides"
+    )
+    temperature: Annotated[float, Field(gt=0, le=2)] = Field(
+        0.7, description="of drawn answers (seeds above 1)"
+    )
+    memorisation_samples: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="completions drawn per prefix to look for memorised secrets; 0 = not looked for",
+    )
+    general_texts: Annotated[int, Field(ge=0)] = Field(
+        32,
+        description="texts of the general set and of each side to compare perplexity and KL on; 0 = none",
+    )
+    blind_items: Annotated[int, Field(ge=0)] = Field(
+        0, description="training-side prompts that both answer for gtft review blind; not scored"
+    )
     gates: Gates = Gates()
 
 

@@ -53,7 +53,7 @@ def work(job: Job, report: Reporter) -> Artifact:
         eta = (now - since) / done * (total - done) if total and done else None
         report.progress(done, total, unit, eta_s=eta, note=note)
 
-    suites = sorted(_SUITES.glob("*.jsonl"))
+    suites = sorted(_SUITES.rglob("*.jsonl"))
     suites += list_suites([_locate(job, path) for path in recipe.harvest.suites])
     quarantine = Quarantine(job.workspace)
     return make_corpus(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gtft.errors import EvidenceError
 from gtft.evals.answer import BadAnswer, parse_answer, split_commands
-from gtft.evals.bead_check import has_cycle
 from gtft.evals.checks import CHECKS, run_check
-from gtft.evals.destructive import find_destructive, mentions_destruction
+from gtft.evals.checks.bead import has_cycle
+from gtft.evals.checks.destructive import find_destructive, mentions_destruction
 from gtft.evals.item import CheckSpec
 
 DECISION = CheckSpec(

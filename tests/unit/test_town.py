@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gtft.evals.formula_check import parse_formula
+from gtft.evals.checks.formula import parse_formula
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOWN = EXAMPLES / "town"

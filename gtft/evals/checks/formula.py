@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gtft.evals.answer import Answer, BadAnswer
-from gtft.evals.bead_check import has_cycle
+from gtft.evals.checks.bead import has_cycle
 
 _TYPES = frozenset({"workflow", "convoy", "expansion", "aspect"})
 _PARTS = {"legs": "legs", "template": "template", "aspects": "aspects", "steps": "steps"}

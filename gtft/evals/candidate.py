@@ -1,0 +1,62 @@
+"""Who is asked: anything that turns prompts into answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gtft.evals.item import Item, Message
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An item as one candidate reads it.
+
+    ``item`` is the item as it was shortened to fit. ``messages`` is the chat that is sent, additions included
+    (a prime text, found passages). ``ids`` are its tokens, empty for a candidate that is asked over a network.
+    """
+
+    item: Item
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer. ``finish``: "stop" at an end-of-turn token, "length" at the limit of tokens, "timeout" at the limit of
+    time, "error" when there is no answer (``error`` says why).
+
+    ``tokens`` and ``prompt_tokens`` are counted by the candidate. ``confidence`` is the geometric mean of the
+    probabilities of the answer's tokens, end of turn included; None when it is not known. ``seconds``: this
+    answer's share of the wall time.
+    """
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    finish: str
+    seconds: float
+    confidence: float | None = None
+    error: str = ""
+
+
+class Candidate(Protocol):
+    """``name``: base, tuned, base+prime, base+docs, tuned+prime, model:ID or endpoint:NAME. ``key``: what its answers depend
+    on besides prompt, seed and limits (weights, settings): stored answers of another key are not used again."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+    def write(self, items: Sequence[Item]) -> tuple[list[Prompt], list[Item]]:
+        """The prompts, and the items that cannot be made to fit."""
+        ...
+
+    def answer(self, batch: Sequence[Prompt], seed: int) -> list[Reply]:
+        """One reply per prompt, in order; never raises for what one prompt does. ``seed`` 0 with one seed is
+        greedy decoding."""
+        ...

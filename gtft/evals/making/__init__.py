@@ -1,0 +1,42 @@
+"""Items made by program, with computed answers: one module per capability, each with ``make(dice)``.
+
+The suites in ``gtft/evals/suites/generated`` are what ``python -m gtft.evals.making`` wrote; a test makes them
+again. A new capability is one file and one line here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gtft.artifact import write_file
+from gtft.evals.making.made import SUITE, Made
+from gtft.evals.shipped import SUITES
+
+Maker = Callable[[random.Random], Iterator[Made]]
+
+MAKERS: dict[str, Maker] = {}
+
+
+def make_suite(capability: str, seed: int = 1) -> list[Made]:
+    """The same seed gives the same items, in the same order."""
+    dice = random.Random(f"{capability}:{seed}")  # noqa: S311 - names and numbers, no secrets
+    return list(MAKERS[capability](dice))
+
+
+def write_suites(folder: Path = SUITES) -> Mapping[str, int]:
+    """Write every suite below ``folder``; returns the number of items of each."""
+    counts: dict[str, int] = {}
+    for capability in sorted(MAKERS):
+        items = [m.item.to_json() for m in make_suite(capability)]
+        write_file(folder / SUITE / f"{capability}.jsonl", write_lines(items).encode())
+        counts[capability] = len(items)
+    return counts
+
+
+def write_lines(docs: list[dict[str, Any]]) -> str:
+    """JSON lines with sorted keys."""
+    return "".join(json.dumps(d, sort_keys=True, ensure_ascii=True) + "\n" for d in docs)
