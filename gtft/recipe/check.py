@@ -236,5 +236,13 @@ def _cross_checks(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     if recipe.harvest.heldout == 0 and "heldout" in recipe.eval.suites:
         text = 'keeps nothing for the suite "heldout": give a share, or leave the suite out'
         yield ("harvest", "heldout"), text
+    names = [e.name for e in recipe.eval.endpoints]
+    for i, endpoint in enumerate(recipe.eval.endpoints):
+        if endpoint.name in names[:i]:
+            yield ("eval", "endpoints", i, "name"), f"{endpoint.name} is another endpoint's name"
+        if not endpoint.url.startswith(("http://", "https://")):
+            yield ("eval", "endpoints", i, "url"), "must begin with http:// or https://"
+    if not {"base", "tuned"} <= set(recipe.eval.candidates):
+        yield ("eval", "candidates"), "must hold base and tuned: the verdict compares them"
     if not recipe.review.approvers:
         yield ("review", "approvers"), "is empty: nobody could approve"

@@ -286,7 +286,9 @@ class Gates(_Table):
 class Endpoint(_Table):
     """An OpenAI-compatible server that answers the same items, such as today's agent."""
 
-    name: str = Field(description="what it is called in the report: letters, digits, dots, dashes")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")] = Field(
+        description="what it is called in the report: letters, digits, dots, dashes"
+    )
     url: str = Field(description='its base, such as "http://127.0.0.1:8080/v1"')
     model: str = Field(description="the model that it is asked for")
     key_env: str = Field("", description="environment variable that holds the key; empty = none")

@@ -59,7 +59,10 @@ def write_skeleton(name: str, role: str) -> str:
         )
         given = _SOURCES if table.path == f"harvest.sources{EACH}" else [{}]
         for values in given:
-            parts.append(_table(header, table.path, table.description, values))
+            text = _table(header, table.path, table.description, values)
+            # A table of a list says nothing by its defaults: all of it is left to the reader.
+            optional = table.repeats and not values
+            parts.append(_comment(text) if optional else text)
     for before, stage in zip((None, *STAGES), STAGES, strict=False):
         needs = f'needs = ["{before}"]\n' if before else ""
         parts.append(f'[[steps]]\nid = "{stage}"\ntitle = "{_TITLES[stage]}"\n{needs}')
@@ -100,6 +103,10 @@ def _table(header: str, path: str, description: str, given: dict[str, str]) -> s
             value = '"…"' if key.default is None else write_value(key.default)
             out.append(f"#: {name} = {value}")
     return "\n".join(out) + "\n"
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line.removeprefix('#: ')}\n" for line in text.splitlines())
 
 
 def _is_list(key: Key) -> bool:

@@ -292,6 +292,9 @@ def test_the_hash_changes_with_any_key() -> None:
             "train.max_length": "999",
             "train.lora.target_modules": '["q"]',
             "eval.gates.capabilities": "{ x = 0.5 }",
+            "harvest.canaries": "12",
+            "eval.candidates": '["base", "tuned", "tuned+prime"]',
+            "eval.endpoints": '[{ name = "x", url = "http://localhost/v1", model = "y" }]',
         }
         # Only a base as stored can be trained whole.
         needed = ('base.quantization="none"',) if key.path == "train.adapter" else ()
