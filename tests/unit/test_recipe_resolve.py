@@ -293,6 +293,7 @@ def test_the_hash_changes_with_any_key() -> None:
             "train.lora.target_modules": '["q"]',
             "eval.gates.capabilities": "{ x = 0.5 }",
             "harvest.canaries": "12",
+            "eval.gates.memorisation": "false",
             "eval.candidates": '["base", "tuned", "tuned+prime"]',
             "eval.endpoints": '[{ name = "x", url = "http://localhost/v1", model = "y" }]',
         }
