@@ -9,6 +9,10 @@ from typing import Protocol
 from gtft.evals.item import Item, Message
 
 
+class Unavailable(Exception):
+    """A candidate cannot be asked on this box; the message says why, for the report's list of what was not run."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """An item as one candidate reads it.

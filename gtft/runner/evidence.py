@@ -152,22 +152,20 @@ def _is_nonzero(path: Path, name: str) -> bool:
 
 
 def _check_generations(found: Artifact) -> None:
-    """One stored generation per item and candidate, and none of anything else."""
+    """Base and tuned answered every item with every seed; others may lack items, and nothing stands twice."""
     items = {row["id"] for row in _read_lines(found.file("items.jsonl"))}
-    rows = [(r["candidate"], r["item"]) for r in _read_lines(found.file("generations.jsonl"))]
-    candidates = {c for c, _ in rows}
-    have = set(rows)
-    missing = [
-        (c, i)
-        for c in sorted({"base", "tuned"} | candidates)
-        for i in sorted(items)
-        if (c, i) not in have
-    ]
-    if not items or missing or len(rows) != len(candidates) * len(items):
+    lines = _read_lines(found.file("generations.jsonl"))
+    rows = [(r["candidate"], r["item"], r.get("seed", 0)) for r in lines]
+    have, seeds = set(rows), sorted({s for _, _, s in rows})
+    wanted = [(c, i, s) for c in ("base", "tuned") for i in sorted(items) for s in seeds]
+    missing = [row for row in wanted if row not in have]
+    foreign = [row for row in rows if row[1] not in items]
+    if not items or not rows or missing or foreign or len(rows) != len(have):
         raise EvidenceError(
             f"the eval {short_id(found.id)} does not hold one generation per item",
             why=f"{len(items)} items, {len(rows)} generations, {len(missing)} missing, "
-            f"first: {missing[:1]}",
+            f"{len(rows) - len(have)} twice, {len(foreign)} of other items; "
+            f"first: {[*missing, *foreign][:1]}",
             fix="gtft runs resume RUN",
         )
 
