@@ -271,11 +271,12 @@ def _walk_files(root: Path) -> Iterator[Path]:
 def _sweep_dead(root: Path) -> None:
     for p in root.glob(".tmp-*"):
         pid = p.name.rsplit("-", 1)[-1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and not _is_alive(int(pid)):
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and not is_alive(int(pid)):
             shutil.rmtree(p, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number is there, whoever it belongs to."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

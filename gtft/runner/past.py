@@ -127,6 +127,7 @@ def read_figures(path: Path) -> dict[str, list[float]]:
                         doc = json.loads(line)
                         name, value = str(doc["name"]), float(doc["value"])
                     except (ValueError, KeyError, TypeError):
+                        # A line that a killed worker left torn.
                         continue
                     if math.isfinite(value):
                         found.setdefault(name, []).append(value)

@@ -138,6 +138,7 @@ class StrictAverager(DecentralizedAverager):  # type: ignore[misc]
         except (TimeoutError, P2PDaemonError, P2PHandlerError, ConnectionError, ValueError) as e:
             result = str(e) or f"it stopped answering ({type(e).__name__})"
         except BaseException as e:
+            # Cancelled too: whoever waits for the future in another process must not wait for ever.
             future.set_result(f"{type(e).__name__}: {e}")
             raise
         future.set_result(result)

@@ -109,6 +109,7 @@ class Peer:
         try:
             self._dht = self._start_dht(authorizer)
         except BaseException:
+            # Ctrl-C too: the peer-to-peer daemon is a process of its own.
             self.close()
             raise
 

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from gtft.artifact import is_alive
 from gtft.errors import InputError, InternalError
 
 _PR_SET_PDEATHSIG = 1
@@ -99,18 +100,8 @@ def sweep_sockets(root: Path) -> None:
             mine = (
                 folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
             )
-            if mine and pid.isdigit() and not _is_alive(int(pid)):
+            if mine and pid.isdigit() and not is_alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def explain_start(error: BaseException) -> InputError:
