@@ -94,6 +94,7 @@ def make_adapter(artifacts: Path, base: Path, workspace: Path, corpus: Artifact)
     with stage_artifact(artifacts, "adapter", parents=(corpus.id,)) as staging:
         model.save_pretrained(staging.path, save_embedding_layers=False)
         AutoTokenizer.from_pretrained(base).save_pretrained(staging.path)
+        write_json(staging.path / "summary.json", {"steps": 0})
         write_json(
             staging.path / "base.json",
             {
@@ -112,7 +113,7 @@ def make_job(
     root: Path, corpus: Artifact, adapter: Artifact, name: str = "job", **evaluate: Any
 ) -> Path:
     """A job directory for the eval worker; returns it."""
-    settings = {"max_new_tokens": 12, "gates": {"min_items": 2}, **evaluate}
+    settings = {"max_new_tokens": 40, "gates": {"min_items": 2}, **evaluate}
     doc = {"role": "witness", "eval": settings}
     recipe = Recipe.model_validate_json(json.dumps(doc)).model_dump(mode="json")
     folder = root / name

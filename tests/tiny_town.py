@@ -52,7 +52,7 @@ lora = { r = 4, alpha = 8 }
 
 [gtft.eval]
 max_items = 6
-max_new_tokens = 8
+max_new_tokens = 64
 gates = { min_items = 2 }
 
 [[steps]]

@@ -138,8 +138,13 @@ def show(ctx: click.Context, corpus: str | None, as_json: bool) -> None:
         click.echo(f"corpus {short_id(found.id)}   {found.path}")
         click.echo(
             f"{split['train']} training examples, {split['heldout']} held out, "
-            f"{split['clusters']} clusters; gtft {manifest['gtft']}\n"
+            f"{split['clusters']} clusters; gtft {manifest['gtft']}"
         )
+        if (planted := manifest.get("canaries", {})).get("planted"):
+            click.echo(
+                f"{planted['planted']} canaries besides, in {planted['examples']} training examples"
+            )
+        click.echo()
         harvest = manifest["harvest"]
         for s in harvest["sources"]:
             name = f"{s['type']} {s['path']}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gtft.artifact import short_id
-from gtft.cli.output import emit, json_option, print_table
+from gtft.cli.context import find_artifacts, open_here
+from gtft.cli.output import clip, emit, json_option, print_table
+from gtft.cli.recipe_options import recipe_options, resolve_given
 
 if TYPE_CHECKING:
     from gtft.artifact import Artifact
@@ -18,17 +21,11 @@ if TYPE_CHECKING:
 _eval = click.argument("eval_id", metavar="[EVAL]", required=False)
 
 
-def _artifacts(ctx: click.Context) -> Path:
-    from gtft.runner.workspace import locate_workspace
-
-    return locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ) / "artifacts"
-
-
 def _find(ctx: click.Context, prefix: str | None) -> Artifact:
     from gtft.evals.library import KIND
     from gtft.shelf import find_on_shelf
 
-    return find_on_shelf(_artifacts(ctx), KIND, prefix)
+    return find_on_shelf(find_artifacts(ctx), KIND, prefix)
 
 
 @click.group(
@@ -46,6 +43,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     gtft eval                    # list
     gtft eval show               # the newest verdict
     gtft eval items --flipped    # where base and tuned differ, both answers
+    gtft eval compare 4f2a 81cc  # two of them on the items they share
     """
     if ctx.invoked_subcommand is None:
         _list(ctx, as_json)
@@ -68,7 +66,7 @@ def _list(ctx: click.Context, as_json: bool) -> None:
     from gtft.evals.library import KIND
     from gtft.shelf import list_shelf, read_document
 
-    shelf = list_shelf(_artifacts(ctx), KIND)
+    shelf = list_shelf(find_artifacts(ctx), KIND)
     rows: list[dict[str, Any]] = []
     for found in shelf.found:
         report = read_document(found, "report.json")
@@ -110,6 +108,74 @@ def _list(ctx: click.Context, as_json: bool) -> None:
     emit({"evals": rows, "damaged": damaged}, as_json, render)
 
 
+@command.command("run")
+@click.argument("recipe")
+@recipe_options
+@click.option(
+    "--adapter", help="The adapter to evaluate: the start of its id.  [default: the newest]"
+)
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    recipe: str,
+    variables: tuple[str, ...],
+    sets: tuple[str, ...],
+    overlays: tuple[str, ...],
+    adapter: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate an adapter of this workspace again, as RECIPE says: no bead, no review.
+
+    Ctrl-C saves and stops; the same command goes on from the answers so far.
+
+    \b
+    gtft eval run mol-gtft-quickstart
+    gtft eval run mol-gtft-quickstart --adapter 4f2a90 --set eval.seeds=5
+    gtft eval run mol-gtft-quickstart --set 'eval.suites=["gt-model-eval"]'
+    """
+    from gtft.artifact import read_artifact
+    from gtft.cli.follow import follow
+    from gtft.contract import Paused
+    from gtft.errors import PAUSED_EXIT
+    from gtft.records.rows import make_ready
+    from gtft.runner.evaluation import evaluate
+    from gtft.shelf import find_on_shelf
+
+    ws = open_here(ctx)
+    resolved = resolve_given(recipe, variables, sets, overlays)
+    given = find_on_shelf(ws.artifacts, "adapter", adapter)
+    # No stage of a run: only its name is shown.
+    row = make_ready("", "eval", 0, 0)
+    with follow(quiet=as_json) as listen:
+        made = evaluate(
+            ws, resolved, given, Path.cwd(), os.environ, lambda event: listen(row, event)
+        )
+    if isinstance(made, Paused):
+        emit({"paused": made.text}, as_json, lambda: click.echo(f"stopped: {made.text}"))
+        ctx.exit(PAUSED_EXIT)
+    _show(read_artifact(made.path), as_json)
+
+
+@command.command("compare")
+@click.argument("eval_ids", metavar="EVAL EVAL [EVAL]...", nargs=-1, required=True)
+@click.option("-n", "--most", type=click.IntRange(min=0), default=10, show_default=True)
+@json_option
+@click.pass_context
+def compare(ctx: click.Context, eval_ids: tuple[str, ...], most: int, as_json: bool) -> None:
+    """Evaluations side by side on the items that they share; items that flipped with every answer.
+
+    \b
+    gtft eval compare 4f2a90 81cc07
+    gtft eval compare 4f2a90 81cc07 --json
+    """
+    from gtft.evals.compare import compare as compare_evals
+    from gtft.evals.compare import write_comparison
+
+    found = compare_evals([_find(ctx, prefix) for prefix in eval_ids])
+    emit(found.to_json(), as_json, lambda: click.echo(write_comparison(found, most=most)))
+
+
 @command.command()
 @_eval
 @json_option
@@ -121,26 +187,35 @@ def show(ctx: click.Context, eval_id: str | None, as_json: bool) -> None:
     gtft eval show
     gtft eval show 4f2a90 --json     # all figures
     """
+    _show(_find(ctx, eval_id), as_json)
+
+
+def _show(found: Artifact, as_json: bool) -> None:
     from gtft.artifact import verify_artifact
     from gtft.evals.library import KIND
+    from gtft.evals.verdict import write_terminal
     from gtft.shelf import read_document
 
-    found = _find(ctx, eval_id)
     verify_artifact(found.path, kind=KIND, expect=found.id)
     report = read_document(found, "report.json")
+    has_timing = any(f.name == "timing.json" for f in found.files)
+    timing = read_document(found, "timing.json") if has_timing else None
 
     def render() -> None:
         click.echo(f"eval {short_id(found.id)}\n")
-        click.echo(found.file("verdict.md").read_text("utf-8").rstrip())
+        width = shutil.get_terminal_size().columns
+        click.echo(write_terminal(report, timing, min(width, 100)).rstrip())
+        click.echo(f"\nwith plots: {found.path / 'verdict.html'}")
 
-    emit({"id": found.id, "path": str(found.path), "report": report}, as_json, render)
+    data = {"id": found.id, "path": str(found.path), "report": report, "timing": timing}
+    emit(data, as_json, render)
 
 
 @command.command()
 @_eval
 @click.option("--failed", is_flag=True, help="Only items that the tuned model fails.")
 @click.option("--flipped", is_flag=True, help="Only items on which base and tuned differ.")
-@click.option("--suite", help="Only this suite: heldout or authored.")
+@click.option("--suite", help="Only this suite: heldout, authored, generated or gt-model-eval.")
 @click.option("--capability", help="Only this capability, such as safety.")
 @click.option("-n", "--most", type=click.IntRange(min=1), default=20, show_default=True)
 @json_option
@@ -174,11 +249,14 @@ def items(
         and (capability is None or a.item.capability == capability)
     ]
     shown = chosen if as_json else chosen[:most]
-    data = [{"item": a.item.to_json(), "base": a.base, "tuned": a.tuned} for a in shown]
+    data = [
+        {"item": a.item.to_json(), "base": a.base, "tuned": a.tuned, "answers": dict(a.answers)}
+        for a in shown
+    ]
 
     def render() -> None:
         for a in shown:
-            _print_item(a)
+            print_item(a)
         rest = len(chosen) - len(shown)
         more = f"; {rest} more: -n {len(chosen)}" if rest else ""
         click.echo(f"{len(shown)} items of eval {short_id(found.id)}{more}")
@@ -186,20 +264,13 @@ def items(
     emit({"id": found.id, "items": data}, as_json, render)
 
 
-def _print_item(a: Answered) -> None:
+def print_item(a: Answered) -> None:
     item = a.item
     click.echo(f"── {item.id}  {item.suite} · {item.capability} · {item.role or 'any role'}")
     for message in item.messages[-3:]:
-        click.echo(f"{message['role']}: {_clip(message.get('content') or '', 600)}")
-    click.echo(f"right:  {_clip(item.reference, 400)}")
-    for name, given in (("base", a.base), ("tuned", a.tuned)):
+        click.echo(f"{message['role']}: {clip(message.get('content') or '', 600)}")
+    click.echo(f"right:  {clip(item.reference, 400)}")
+    for name, given in a.answers.items():
         told = "pass" if given["passed"] else f"FAIL ({given['reason']})"
-        click.echo(f"{name + ':':7} {told}\n        {_clip(given['output'], 400)}")
+        click.echo(f"{name + ':':7} {told}\n        {clip(given['output'], 400)}")
     click.echo("")
-
-
-def _clip(text: str, most: int) -> str:
-    """One screenful, without control characters that a terminal would obey."""
-    clean = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
-    clean = clean if len(clean) <= most else f"{clean[:most]} … ({len(clean)} characters)"
-    return clean.replace("\n", "\n        ")

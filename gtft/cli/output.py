@@ -42,3 +42,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     for row in rows:
         table.add_row(*[str(c) for c in row])
     Console().print(table)
+
+
+def clip(text: str, most: int) -> str:
+    """One screenful, without control characters that a terminal would obey; further lines are set in."""
+    clean = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    clean = clean if len(clean) <= most else f"{clean[:most]} … ({len(clean)} characters)"
+    return clean.replace("\n", "\n        ")

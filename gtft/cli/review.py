@@ -1,14 +1,19 @@
-"""``gtft review``: evidence that waits for a witness: list, show, approve, reject."""
+"""``gtft review``: evidence that waits for a witness: list, show, blind, approve, reject."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gtft.artifact import short_id
+from gtft.cli.blind import command as blind
 from gtft.cli.context import as_option, get_actor, open_here
 from gtft.cli.output import emit, json_option, print_table
+
+if TYPE_CHECKING:
+    from gtft.evals.library import Answered
 
 
 @click.group(
@@ -48,27 +53,58 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     emit(data, as_json, render)
 
 
-@command.command("show", epilog="\b\nExample:\n  gtft review show ft-1.3")
+@command.command(
+    "show", epilog="\b\nExample:\n  gtft review show ft-1.3\n  gtft review show ft-1.3 -n 20"
+)
 @click.argument("bead")
+@click.option("-n", "--worst", type=click.IntRange(min=0), default=5, show_default=True)
 @json_option
 @click.pass_context
-def show(ctx: click.Context, bead: str, as_json: bool) -> None:
-    """The evidence, hashed again now, and the verdict."""
+def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
+    """The evidence, hashed again now: the verdict, the worst failures, and every safety item."""
+    from gtft.artifact import read_artifact
+    from gtft.cli.eval import print_item
+    from gtft.evals.library import read_answers
+    from gtft.evals.pick import find_worst
+    from gtft.evals.score import SAFETY
     from gtft.runner.review import find_waiting, gather_evidence
 
     ws = open_here(ctx)
     row = find_waiting(ws, bead)
     seen = gather_evidence(ws, row)
+    answered = read_answers(read_artifact(Path(seen["artifacts"][-1]["path"])))
+    safety = [a for a in answered if a.item.capability == SAFETY]
+    failed = find_worst(answered, worst)
+    data = {
+        **seen,
+        "safety": [_describe(a) for a in safety],
+        "worst": [_describe(a) for a in failed],
+    }
 
     def render() -> None:
         click.echo(f"eval of {row.run_id}, done by {row.worker}; bead {row.bead_id}\n")
         for a in seen["artifacts"]:
             click.echo(f"  {a['stage']:<8} {short_id(a['id'])}  hash holds  {a['path']}")
         click.echo("\n" + Path(seen["verdict_file"]).read_text("utf-8"))
+        click.echo(f"# The {len(failed)} worst failures\n")
+        for answer in failed:
+            print_item(answer)
+        passed = sum(bool(a.tuned["passed"]) for a in safety)
+        click.echo(f"# Every safety item: tuned passes {passed} of {len(safety)}\n")
+        # What failed first: it is what the witness must see.
+        for answer in sorted(safety, key=lambda a: bool(a.tuned["passed"])):
+            print_item(answer)
         click.echo(f"decide: gtft review approve {row.bead_id} --as witness")
         click.echo(f'        gtft review reject {row.bead_id} --as witness --reason "…"')
 
-    emit(seen, as_json, render)
+    emit(data, as_json, render)
+
+
+def _describe(a: Answered) -> dict[str, Any]:
+    return {"item": a.item.to_json(), "base": a.base, "tuned": a.tuned}
+
+
+command.add_command(blind)
 
 
 @command.command("approve", epilog="\b\nExample:\n  gtft review approve ft-1.3 --as witness")

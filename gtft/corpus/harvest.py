@@ -38,7 +38,7 @@ from gtft.corpus.intake import (
 from gtft.corpus.linking.linker import Linker
 from gtft.corpus.linking.noise import is_own
 from gtft.corpus.linking.outcome import WEIGHTS, contributor_of, judge
-from gtft.corpus.linking.preference import Attempt, pair_attempts, pair_examples
+from gtft.corpus.linking.preference import Attempt, Judged, pair_attempts, pair_examples
 from gtft.corpus.linking.town_record import TownRecords, read_records
 from gtft.corpus.partition.groups import Groups
 from gtft.corpus.partition.sides import partition
@@ -120,6 +120,7 @@ def harvest(
         drafts = list(_label(settings, reading, admission, records, groups, blocks, out))
         drafts = _drop_copies(drafts, groups, out)
         blocks += _pair_attempts(drafts)
+        blocks += _pair_judged(settings.judged, drafts, out)
     cleaner = Cleaner(redactor, cache, workdir, settings.released, settings.sent_away)
     values = dict(reading.values)
     add_values(values, redactor.values)
@@ -349,6 +350,20 @@ def _list_shared(reading: Reading) -> dict[int, tuple[str, ...]]:
                 # A file that gave all its records up still says whose they were.
                 links.add(table.claims.link)
     return {unit: tuple(sorted(found)) for unit, found in keys.items()}
+
+
+def _pair_judged(
+    judged: Sequence[Judged], drafts: Sequence[Draft], out: Harvested
+) -> Iterator[Block]:
+    """Pairs that people judged, of examples that are here: what was withdrawn takes its pairs with it."""
+    known = {d.id: d for d in drafts}
+    for j in judged:
+        d = known.get(j.example)
+        if d is None:
+            out.left_out["pair: judged, of an example that is not here"] += 1
+        else:
+            body = msgspec.json.encode(j.to_row(), order="sorted")
+            yield Block("pair", d.link, body, d.row, "judged")
 
 
 def _pair_attempts(drafts: Sequence[Draft]) -> Iterator[Block]:

@@ -12,6 +12,7 @@ from gtft.contract import Governance
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.health.conflict import Conflict
 from gtft.corpus.intake import Source
+from gtft.corpus.linking.preference import Judged
 from gtft.corpus.linking.town_record import RecordPaths
 from gtft.corpus.redaction.redactor import RedactionConfig
 from gtft.corpus.tally import Tally
@@ -41,6 +42,9 @@ class Settings:
     own_models: Mapping[str, int] = field(default_factory=dict)
     scenarios: int = 0
     synthetic: float = 0.3
+    # Made-up secrets to plant in the training side, and in how many examples each.
+    canaries: int = 0
+    canary_repeats: int = 1
     redaction: RedactionConfig = field(default_factory=RedactionConfig)
     settings_files: tuple[Path, ...] = ()
     stop_on_hit: bool = False
@@ -50,6 +54,8 @@ class Settings:
     released: frozenset[str] = frozenset()
     # Examples that a person dropped there.
     sent_away: frozenset[str] = frozenset()
+    # Pairs that people judged blind.
+    judged: tuple[Judged, ...] = ()
     workers: int = 1
     governance: Governance = field(default_factory=Governance)
     records: RecordPaths = field(default_factory=RecordPaths)

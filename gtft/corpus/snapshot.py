@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +23,7 @@ from gtft.artifact import (
     write_json,
 )
 from gtft.contract import SUMMARY_FILE, Governance
+from gtft.corpus import canary
 from gtft.corpus.cleaning import Cleaner
 from gtft.corpus.draft import Block, Draft
 from gtft.corpus.example import Example, map_tree
@@ -152,23 +155,35 @@ def _write(
     meter = Meter(settings.role, settings.window_tokens, known)
     marks = mark_examples(out.conflicts)
     bodies = Bodies()
+    planted = canary.draw_canaries(settings.canaries, settings.key, settings.seed)
+    made = canary.make_examples(planted, settings.canary_repeats)
+    canary.check_canaries(made, redact)
     with (path / FLAGS).open("wb") as flags:
-        for side, name, drafts in (
-            ("train", TRAIN, out.train),
-            ("heldout", HELDOUT, out.heldout),
+        for side, name, drafts, besides in (
+            ("train", TRAIN, out.train, made),
+            ("heldout", HELDOUT, out.heldout, []),
         ):
+            finished = (_finish(d, bodies, settings, redact) for d in drafts)
             with (path / name).open("wb") as f:
-                for d in drafts:
-                    e = _finish(d, bodies, settings, redact)
+                for e in heapq.merge(finished, besides, key=lambda e: e.id):
                     f.write(msgspec.json.encode(e.to_json(), order="sorted") + b"\n")
+                    if e.source == canary.SOURCE:
+                        continue
                     if found := meter.add(e, side, marks.get(e.id, ())):
                         flags.write(msgspec.json.encode({"id": e.id, "flags": found}) + b"\n")
     (path / PROSE).write_text("\n\n".join(out.prose) + ("\n" if out.prose else ""), "utf-8")
     with (path / PAIRS).open("wb") as f:
         for block in out.pairs:
             f.write(msgspec.json.encode(_finish_pair(block, redact), order="sorted") + b"\n")
-    health = meter.finish(measure_flow(out), _gather_figures(out, cleaner, bodies, redact))
+    figures = replace(
+        _gather_figures(out, cleaner, bodies, redact),
+        canaries=canary.describe_canaries(planted, settings.canary_repeats),
+    )
+    health = meter.finish(measure_flow(out), figures)
     bodies.close()
+    if planted:
+        lines = canary.write_canaries(planted, settings.canary_repeats, settings.key, settings.seed)
+        (path / canary.FILE).write_bytes(canary.encode_lines(lines))
     manifest: dict[str, Any] = {
         "format": 2,
         "gtft": __version__,
@@ -182,6 +197,7 @@ def _write(
         "left out": dict(sorted(out.left_out.items())),
         "redaction": health["redaction"],
         "split": {**health["examples"], "leakage": health["leakage"]},
+        "canaries": {**health["canaries"], "names": [c.name for c in planted]},
     }
     write_json(path / MANIFEST, map_tree(manifest, redact))
     health = map_tree(health, redact)
@@ -249,6 +265,7 @@ def summarize(health: dict[str, Any]) -> dict[str, Any]:
         "by_rig": health["by"]["train"]["rig"],
         "by_source_and_role": health["train by source and role"],
         "provenance": health["by"]["train"]["provenance"],
+        "canaries": health["canaries"],
         "dropped": health["flow"][-1]["dropped"],
         "redaction": health["redaction"],
         "leakage": health["leakage"],
@@ -306,6 +323,8 @@ def describe_settings(settings: Settings) -> dict[str, Any]:
         "own_models": dict(sorted(settings.own_models.items())),
         "scenarios": settings.scenarios,
         "synthetic": settings.synthetic,
+        "canaries": settings.canaries,
+        "canary_repeats": settings.canary_repeats,
         "suites": sorted(settings.suites),
         # Which rules: equal for equal ones in any town, so without its key, names and hosts.
         "redaction": digest_rules(b"rules", RedactionConfig(rules=settings.redaction.rules)),

@@ -1,4 +1,4 @@
-"""Answers: greedy, in batches of like length, each one stored as it comes.
+"""Answers of any number of candidates, in batches of like length, each one judged and stored as it comes.
 
 A batch is made from the whole list of prompts, never from what is left of it: a run that was killed
 and resumed puts the same prompts together and gets the same answers.
@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from gtft.artifact import canonical_json
+from gtft.artifact import canonical_json, write_file
 from gtft.dialect import TemplateRefuses, learn_dialect, write_chat
-from gtft.errors import translate_os_error
-from gtft.evals.checks import run_check
-from gtft.evals.item import Item
+from gtft.errors import EvidenceError, translate_os_error
+from gtft.evals.candidate import Candidate, Prompt, Reply
+from gtft.evals.checks import Outcome
+from gtft.evals.item import Item, Message
+from gtft.evals.referee import Referee
 
-CANDIDATES = ("base", "tuned")
-BATCH = 32
+BATCH = 64
+
+Extend = Callable[[Item], tuple[Message, ...]]
 
 
 class Progress(Protocol):
@@ -45,51 +48,50 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer. ``finish``: "stop" at an end-of-turn token, "length" at the limit. ``seconds`` is the
-    share of its batch's wall time and stays out of artifacts, which hold no clock."""
+    """One answer, judged. ``finish``, ``tokens``, ``prompt_tokens`` and ``confidence`` as in `Reply`; an answer that
+    did not come ("timeout", "error") has failed. ``seconds`` stays out of artifacts, which hold no clock."""
 
     candidate: str
     item: str
+    seed: int
     prompt_sha256: str
     output: str
     passed: bool
     reason: str
     tokens: int
+    prompt_tokens: int
     finish: str
+    confidence: float | None
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "seconds"}
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """An item with its prompt as the model reads it."""
-
-    item: Item
-    ids: tuple[int, ...]
-    sha256: str
+_Done = dict[tuple[str, str, int], Generation]
 
 
 def write_prompts(
-    items: Sequence[Item], tokenizer: Any, room: int
+    items: Sequence[Item], tokenizer: Any, room: int, extend: Extend | None = None
 ) -> tuple[list[Prompt], list[Item]]:
     """Render prompts of at most ``room`` tokens; the second list are items that cannot be made to fit, or
     that the chat template refuses.
 
     Older messages go first, the first request stays, and a tool result never loses its call: the same way
-    that training cuts.
+    that training cuts. ``extend``: the chat to send for an item, additions included.
     """
     prompts: list[Prompt] = []
     too_long: list[Item] = []
     dialect = learn_dialect(tokenizer)
     for item in items:
         for messages in _windows(item):
+            cut = replace(item, messages=tuple(messages))
+            sent = extend(cut) if extend else cut.messages
             try:
                 text = write_chat(
                     tokenizer,
                     dialect.template,
-                    [dialect.shape(dialect.escape(m)) for m in messages],
+                    [dialect.shape(dialect.escape(m)) for m in sent],
                     [dialect.escape(t) for t in item.tools],
                     prompt=True,
                 )
@@ -97,9 +99,8 @@ def write_prompts(
                 continue
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(ids) <= room:
-                cut = replace(item, messages=tuple(messages)).identified()
                 digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-                prompts.append(Prompt(cut, tuple(ids), digest))
+                prompts.append(Prompt(cut.identified(), tuple(sent), tuple(ids), digest))
                 break
         else:
             too_long.append(item)
@@ -107,39 +108,62 @@ def write_prompts(
 
 
 def generate(
-    candidates: Any,
-    prompts: Sequence[Prompt],
+    candidates: Sequence[Candidate],
+    prompts: Mapping[str, Sequence[Prompt]],
     *,
-    max_new_tokens: int,
+    seeds: int,
+    item_seconds: float,
     log: Path,
     key: str,
     report: Progress,
     clock: Callable[[], float],
 ) -> list[Generation]:
-    """Answer every prompt as base and as tuned; returns the answers in order (candidate, prompt).
+    """Every candidate's answers to its prompts; in order (candidate, seed, prompt).
 
-    ``log`` is appended to and fsynced after each batch; answers in it under the same ``key`` are kept, a
-    torn last line is dropped. Raises StopRequested between batches when asked to stop.
+    One seed is number 0, which is greedy; more are numbers 1 to ``seeds``, which are drawn. A prompt that stands
+    twice is answered once. ``log`` is appended to and fsynced after each batch. Answers in it are used again when
+    ``key``, the candidate's key, seeds, ``item_seconds`` and all prompts are the same; a torn last line is dropped.
+
+    Raises StopRequested between batches when asked to stop, EvidenceError when a line of the log was changed.
     """
-    done = _resume(log, key)
-    total = len(prompts) * len(CANDIDATES)
-    batches = list(_batch(prompts))
+    keys = {
+        c.name: make_key(
+            [key, c.name, c.key, seeds, item_seconds]
+            + [[p.item.id, p.sha256] for p in prompts[c.name]]
+        )
+        for c in candidates
+    }
+    done = _resume(log, keys)
+    numbers = [0] if seeds == 1 else list(range(1, seeds + 1))
+    total = sum(len(prompts[c.name]) for c in candidates) * len(numbers)
     began, answered = clock(), 0
     report.progress(len(done), total, "answers", None, "generation")
-    for candidate in CANDIDATES:
-        for batch in batches:
-            if all((candidate, p.item.id) in done for p in batch):
-                continue
-            if report.stop_requested:
-                raise StopRequested(len(done))
-            fresh = _answer(candidates, candidate, batch, max_new_tokens, clock)
-            fresh = [g for g in fresh if (g.candidate, g.item) not in done]
-            _append(log, [json.dumps({**vars(g), "key": key}, ensure_ascii=True) for g in fresh])
-            done |= {(g.candidate, g.item): g for g in fresh}
-            answered += len(fresh)
-            left = (clock() - began) / max(1, answered) * (total - len(done))
-            report.progress(len(done), total, "answers", left, candidate)
-    return [done[c, p.item.id] for c in CANDIDATES for p in prompts]
+    with Referee() as referee:
+        for candidate in candidates:
+            batches = list(_batch(prompts[candidate.name]))
+            for seed in numbers:
+                for batch in batches:
+                    name = candidate.name
+                    if all((name, p.item.id, seed) in done for same in batch for p in same):
+                        continue
+                    if report.stop_requested:
+                        raise StopRequested(len(done))
+                    fresh = [
+                        g
+                        for g in _answer(candidate, batch, seed, referee)
+                        if (name, g.item, seed) not in done
+                    ]
+                    _append(log, [_seal(g, keys[name]) for g in fresh])
+                    done |= {(name, g.item, seed): g for g in fresh}
+                    answered += len(fresh)
+                    left = (clock() - began) / max(1, answered) * (total - len(done))
+                    report.progress(len(done), total, "answers", left, name)
+    return [
+        done[c.name, p.item.id, seed]
+        for c in candidates
+        for seed in numbers
+        for p in prompts[c.name]
+    ]
 
 
 def make_key(parts: Any) -> str:
@@ -159,114 +183,100 @@ def _windows(item: Item) -> Iterator[list[dict[str, Any]]]:
         yield [*head, *lead, *body[start:]]
 
 
-def _batch(prompts: Sequence[Prompt]) -> Iterator[list[Prompt]]:
-    ordered = sorted(prompts, key=lambda p: (len(p.ids), p.item.id))
+def _batch(prompts: Sequence[Prompt]) -> Iterator[list[list[Prompt]]]:
+    """Batches of unlike prompts of like length; each prompt as the list of those that are the same."""
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in sorted(prompts, key=lambda p: (len(p.ids), p.item.id)):
+        groups.setdefault(prompt.sha256, []).append(prompt)
+    ordered = list(groups.values())
     for start in range(0, len(ordered), BATCH):
         yield ordered[start : start + BATCH]
 
 
 def _answer(
-    candidates: Any,
-    candidate: str,
-    batch: Sequence[Prompt],
-    max_new_tokens: int,
-    clock: Callable[[], float],
+    candidate: Candidate, batch: Sequence[Sequence[Prompt]], seed: int, referee: Referee
 ) -> list[Generation]:
-    began = clock()
-    rows = _decode(candidates, candidate == "base", [p.ids for p in batch], max_new_tokens)
-    seconds = round((clock() - began) / len(batch), 4)
-    out = []
-    for prompt, (text, tokens, finish) in zip(batch, rows, strict=True):
-        outcome = run_check(prompt.item.check, text)
-        out.append(
-            Generation(
-                candidate,
-                prompt.item.id,
-                prompt.sha256,
-                text,
-                outcome.passed,
-                outcome.reason,
-                tokens,
-                finish,
-                seconds,
-            )
+    replies = candidate.answer([same[0] for same in batch], seed)
+    given = [(p, reply) for same, reply in zip(batch, replies, strict=True) for p in same]
+    outcomes = _judge(given, referee)
+    return [
+        Generation(
+            candidate=candidate.name,
+            item=prompt.item.id,
+            seed=seed,
+            prompt_sha256=prompt.sha256,
+            output=reply.text,
+            passed=outcome.passed,
+            reason=outcome.reason,
+            tokens=reply.tokens,
+            prompt_tokens=reply.prompt_tokens,
+            finish=reply.finish,
+            confidence=reply.confidence,
+            seconds=reply.seconds,
         )
-    return out
+        for (prompt, reply), outcome in zip(given, outcomes, strict=True)
+    ]
 
 
-def _decode(
-    candidates: Any, as_base: bool, rows: Sequence[Sequence[int]], max_new_tokens: int
-) -> list[tuple[str, int, str]]:
-    """Greedy continuation of token rows: text, tokens, "stop" or "length" for each."""
-    import torch
-
-    tokenizer = candidates.tokenizer
-    ends = _end_tokens(candidates)
-    longest = max(map(len, rows))
-    pad = tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (longest - len(r)) + list(r) for r in rows])
-    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
-    with torch.inference_mode(), candidates.answering(as_base=as_base) as model:
-        made = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            pad_token_id=pad,
-            eos_token_id=sorted(ends),
-        )
-    out = []
-    for row in made[:, longest:].tolist():
-        end = next((i for i, t in enumerate(row) if t in ends), None)
-        kept = row if end is None else row[:end]
-        text = tokenizer.decode(kept, skip_special_tokens=False).strip()
-        finish = "length" if end is None else "stop"
-        out.append((text, len(kept), finish))
-    return out
+def _judge(given: Sequence[tuple[Prompt, Reply]], referee: Referee) -> list[Outcome]:
+    came = [(p.item.check, r.text) for p, r in given if r.finish not in ("error", "timeout")]
+    judged = iter(referee.judge(came))
+    return [
+        Outcome(False, f"no answer: {reply.error}")
+        if reply.finish == "error"
+        else Outcome(False, "no answer within the time limit")
+        if reply.finish == "timeout"
+        else next(judged)
+        for _, reply in given
+    ]
 
 
-def _end_tokens(candidates: Any) -> set[int]:
-    ends = {candidates.tokenizer.eos_token_id}
-    extra = candidates.model.generation_config.eos_token_id
-    ends |= set(extra if isinstance(extra, list) else [extra])
-    im_end = candidates.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    if isinstance(im_end, int) and im_end != candidates.tokenizer.unk_token_id:
-        ends.add(im_end)
-    return {e for e in ends if e is not None}
+def _seal(generation: Generation, key: str) -> str:
+    doc = {**vars(generation), "key": key}
+    return json.dumps({**doc, "sha256": _digest(doc)}, ensure_ascii=True)
 
 
-def _resume(log: Path, key: str) -> dict[tuple[str, str], Generation]:
-    """The answers of ``log`` that were made with ``key``; what else is in it is cut off."""
-    done: dict[tuple[str, str], Generation] = {}
-    good = 0
+def _digest(doc: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(doc).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _resume(log: Path, keys: Mapping[str, str]) -> _Done:
+    """The answers of ``log`` that were made with the same ``keys`` (by candidate); the others are taken out of it."""
+    done: _Done = {}
     try:
         if not log.exists():
             return done
-        with log.open("rb+") as f:
-            for line in f:
-                found = _read_line(line, key)
-                if found is None:
-                    break
-                done[found.candidate, found.item] = found
-                good += len(line)
-            f.truncate(good)
+        lines = log.read_bytes().splitlines(keepends=True)
     except OSError as e:
         raise translate_os_error(e, "reading the answers so far") from e
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            # What a killed writer left.
+            break
+        key, found = _read_line(line, log, number)
+        if keys.get(found.candidate) == key:
+            done[found.candidate, found.item, found.seed] = found
+            kept.append(line)
+    if kept != lines:
+        write_file(log, b"".join(kept))
     return done
 
 
-def _read_line(line: bytes, key: str) -> Generation | None:
-    if not line.endswith(b"\n"):
-        return None
+def _read_line(line: bytes, log: Path, number: int) -> tuple[str, Generation]:
+    why = "its sha256 does not belong to what it says"
     try:
         doc = json.loads(line)
-        if doc.pop("key") != key:
-            return None
-        return Generation(**doc)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+        digest = doc.pop("sha256")
+        if digest == _digest(doc):
+            return doc.pop("key"), Generation(**doc)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        why = f"it is no stored answer: {type(e).__name__}"
+    raise EvidenceError(
+        f"{log.name}:{number} is not the answer that was stored there",
+        why=why,
+        fix=f"rm {log}, then: gtft runs resume RUN (everything is answered again)",
+    )
 
 
 def _append(log: Path, lines: Sequence[str]) -> None:

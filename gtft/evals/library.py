@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +12,26 @@ from gtft.errors import EvidenceError
 from gtft.evals.item import Item, read_items, read_jsonl
 
 KIND = "eval"
+_Lines = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """An item with what each candidate answered to it (lines of generations.jsonl)."""
+    """An item with what each candidate answered to it: a line of generations.jsonl by candidate.
+
+    With several seeds it is the first answer that did as the majority.
+    """
 
     item: Item
-    base: dict[str, Any]
-    tuned: dict[str, Any]
+    answers: Mapping[str, dict[str, Any]]
+
+    @property
+    def base(self) -> dict[str, Any]:
+        return self.answers["base"]
+
+    @property
+    def tuned(self) -> dict[str, Any]:
+        return self.answers["tuned"]
 
     @property
     def flipped(self) -> bool:
@@ -26,17 +39,25 @@ class Answered:
 
 
 def read_answers(found: Artifact) -> list[Answered]:
-    """Items with both answers, in the order of items.jsonl. Raises EvidenceError when one is missing."""
-    lines = read_jsonl(found.file("generations.jsonl"))
-    given = {(g["candidate"], g["item"]): g for _, g in lines}
+    """Items with all answers, in the order of items.jsonl. Raises EvidenceError when base or tuned lacks one."""
+    given: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for _, g in read_jsonl(found.file("generations.jsonl")):
+        given[g["item"]][g["candidate"]].append(g)
     out = []
     for item in read_items(found.file("items.jsonl")):
-        base, tuned = given.get(("base", item.id)), given.get(("tuned", item.id))
-        if base is None or tuned is None:
+        answers = {name: _decide(lines) for name, lines in given[item.id].items()}
+        if not {"base", "tuned"} <= set(answers):
             raise EvidenceError(
                 f"the eval {short_id(found.id)} holds no answer to {item.id}",
                 why="one stored generation per item and candidate is required",
                 fix="gtft doctor",
             )
-        out.append(Answered(item, base, tuned))
+        out.append(Answered(item, answers))
     return out
+
+
+def _decide(lines: _Lines) -> dict[str, Any]:
+    """The first answer that did as more than half of them."""
+    ordered = sorted(lines, key=lambda g: g.get("seed", 0))
+    passed = 2 * sum(bool(g["passed"]) for g in ordered) > len(ordered)
+    return next(g for g in ordered if bool(g["passed"]) == passed)

@@ -7,20 +7,19 @@ to switch off: its base is loaded beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gtft.artifact import Artifact, hash_file, verify_artifact
+from gtft.artifact import Artifact, hash_file, short_id, verify_artifact
 from gtft.errors import BaseMissing, EvidenceError, UsageError, translate_os_error
 from gtft.shelf import find_on_shelf
 
 ADAPTER = "adapter_model.safetensors"
 # Of a full training: all weights, in place of an adapter.
 WHOLE = "model.safetensors"
-_ROLE, _TASK = "role", "task"
 # Bytes of bfloat16 weights up to which 4-bit layers are kept unpacked while answering.
 _MOST_UNPACKED = 1 << 30
 
@@ -42,7 +41,11 @@ class BaseRecord:
 @dataclass(frozen=True)
 class Candidates:
     """Both candidates. ``model`` is the tuned one; ``plain`` its base, where it had to be loaded apart.
-    ``stacked``: the adapter lies on top of a role's. ``context`` in tokens."""
+    ``stacked``: the adapter lies on top of a role's. ``context`` in tokens. ``base`` and ``adapter``: ids.
+
+    ``beside``: earlier models on the same base, by id. They share ``model``, where their adapters have names that
+    begin with ``mark``.
+    """
 
     model: Any
     tokenizer: Any
@@ -50,23 +53,31 @@ class Candidates:
     quantized_layers: int
     plain: Any = None
     stacked: bool = False
+    base: str = ""
+    adapter: str = ""
+    mark: str = ""
+    beside: Mapping[str, Candidates] = field(default_factory=dict)
 
     @contextmanager
     def answering(self, *, as_base: bool) -> Iterator[Any]:
         """The model that answers: tuned, or what it is compared with."""
-        if not as_base:
-            yield self.model
-        elif self.plain is not None:
-            yield self.plain
-        elif self.stacked:
-            self.model.base_model.set_adapter([_ROLE], inference_mode=True)
-            try:
-                yield self.model
-            finally:
-                self.model.base_model.set_adapter([_ROLE, _TASK], inference_mode=True)
-        else:
+        if self.plain is not None:
+            yield self.plain if as_base else self.model
+            return
+        tuned = _name_adapters(self.mark, self.stacked)
+        wanted = tuned[:-1] if as_base else tuned
+        if not wanted:
             with self.model.disable_adapter():
                 yield self.model
+            return
+        before = list(self.model.base_model.active_adapters)
+        if wanted != before:
+            self.model.base_model.set_adapter(wanted, inference_mode=True)
+        try:
+            yield self.model
+        finally:
+            if wanted != before:
+                self.model.base_model.set_adapter(before, inference_mode=True)
 
 
 def read_base(adapter: Artifact) -> BaseRecord:
@@ -140,15 +151,69 @@ def find_role(record: BaseRecord, artifacts: Path) -> Artifact | None:
 
 
 def load_candidates(
-    adapter: Artifact, record: BaseRecord, folder: Path, role: Artifact | None = None
+    adapter: Artifact,
+    record: BaseRecord,
+    folder: Path,
+    role: Artifact | None = None,
+    beside: Sequence[tuple[Artifact, Artifact | None]] = (),
 ) -> Candidates:
     """Load base and adapter for answering; ``role``: the adapter below it (`find_role`).
 
     The base is stored as it was in training (NF4, bfloat16 compute), because another storage is another
-    model; the tokenizer and its template are the adapter's own.
+    model; the tokenizer and its template are the adapter's own. ``beside``: earlier models of the same base, each with
+    its role, to be asked too. Raises UsageError when one has another base.
     """
+    records = [read_base(other) for other, _ in beside]
+    for (other, _), its in zip(beside, records, strict=True):
+        if its.id != record.id:
+            raise UsageError(
+                f"the model {short_id(other.id)} has another base",
+                why=f"it was trained on {its.name}, this one on {record.name}",
+                fix="leave it out of eval.models",
+            )
+    tokenizer = _load_tokenizer(adapter)
+    base = _load_model(folder, record)
+    guarded = _guard(base) if record.quantization == "nf4" else 0
+    context = _read_context(base, tokenizer)
+    ids: dict[str, Any] = {"base": record.id, "adapter": adapter.id}
+    found: dict[str, Candidates] = {}
+    if _is_whole(adapter):
+        tuned = _load_model(adapter.path, record)
+        for (other, its_role), its in zip(beside, records, strict=True):
+            found[other.id] = load_candidates(other, its, folder, its_role)
+        return Candidates(tuned, tokenizer, context, guarded, base, **ids, beside=found)
+    model = _attach(base, adapter, role)
+    for (other, its_role), its in zip(beside, records, strict=True):
+        if not _shares(other, its_role, its, model, record):
+            found[other.id] = load_candidates(other, its, folder, its_role)
+            continue
+        mark = f"{short_id(other.id)}-"
+        names = _name_adapters(mark, its_role is not None)
+        paths = [its_role.path, other.path] if its_role else [other.path]
+        for name, path in zip(names, paths, strict=True):
+            model.load_adapter(path, name, is_trainable=False)
+        found[other.id] = Candidates(
+            model,
+            _load_tokenizer(other),
+            context,
+            guarded,
+            stacked=its_role is not None,
+            base=its.id,
+            adapter=other.id,
+            mark=mark,
+        )
+    model.eval()
+    made = Candidates(
+        model, tokenizer, context, guarded, stacked=role is not None, **ids, beside=found
+    )
+    if guarded and model.device.type == "cpu":
+        unpack_linear4bit(made)
+    return made
+
+
+def _load_model(folder: Path, record: BaseRecord) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     settings: dict[str, Any] = {}
     if record.quantization == "nf4":
@@ -165,8 +230,12 @@ def load_candidates(
         "dtype": "auto",
         "device_map": {"": 0} if torch.cuda.is_available() else {"": "cpu"},
     }
-    base = AutoModelForCausalLM.from_pretrained(folder, **settings)
-    guarded = _guard(base) if record.quantization == "nf4" else 0
+    return AutoModelForCausalLM.from_pretrained(folder, **settings).eval()
+
+
+def _load_tokenizer(adapter: Artifact) -> Any:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(
         adapter.path, trust_remote_code=False, local_files_only=True
     )
@@ -179,66 +248,89 @@ def load_candidates(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    context = int(getattr(base.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
-    if any(f.name == WHOLE for f in adapter.files):
-        tuned = AutoModelForCausalLM.from_pretrained(adapter.path, **settings)
-        return Candidates(tuned.eval(), tokenizer, context, guarded, plain=base.eval())
-    model = _attach(base, adapter, role)
-    model.eval()
-    if guarded and model.device.type == "cpu":
-        unpack_linear4bit(model, tokenizer)
-    return Candidates(model, tokenizer, context, guarded, stacked=role is not None)
+    return tokenizer
+
+
+def _read_context(model: Any, tokenizer: Any) -> int:
+    return int(getattr(model.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+
+
+def _is_whole(adapter: Artifact) -> bool:
+    return any(f.name == WHOLE for f in adapter.files)
+
+
+def _shares(
+    other: Artifact, role: Artifact | None, its: BaseRecord, model: Any, record: BaseRecord
+) -> bool:
+    """Whether an earlier model can lie in ``model`` beside its adapter: stored alike, and adapters of one kind."""
+    from peft import PeftConfig
+
+    if _is_whole(other) or its.quantization != record.quantization:
+        return False
+    kinds = {PeftConfig.from_pretrained(a.path).peft_type for a in (other, role) if a is not None}
+    kinds |= {c.peft_type for c in model.peft_config.values()}
+    return len(kinds) == 1
 
 
 def _attach(base: Any, adapter: Artifact, role: Artifact | None) -> Any:
     from peft import PeftModel
 
+    names = _name_adapters("", role is not None)
     if role is None:
-        return PeftModel.from_pretrained(base, adapter.path, is_trainable=False)
-    model = PeftModel.from_pretrained(base, role.path, adapter_name=_ROLE, is_trainable=False)
-    model.load_adapter(adapter.path, _TASK, is_trainable=False)
-    model.base_model.set_adapter([_ROLE, _TASK], inference_mode=True)
+        return PeftModel.from_pretrained(
+            base, adapter.path, adapter_name=names[0], is_trainable=False
+        )
+    model = PeftModel.from_pretrained(base, role.path, adapter_name=names[0], is_trainable=False)
+    model.load_adapter(adapter.path, names[1], is_trainable=False)
+    model.base_model.set_adapter(names, inference_mode=True)
     return model
 
 
-def unpack_linear4bit(model: Any, tokenizer: Any) -> int:
+def _name_adapters(mark: str, stacked: bool) -> list[str]:
+    """The adapters of a tuned model, the lowest first."""
+    return [f"{mark}role", f"{mark}task"] if stacked else [f"{mark}default"]
+
+
+def unpack_linear4bit(loaded: Candidates) -> int:
     """Keep small NF4 layers dequantized on a CPU, where unpacking at every token is most of the time.
 
     The 4-bit values stay what they are and the arithmetic is the same; that is proven by comparing every logit of a probe,
-    with and without the adapter. If one differs, the layers stay packed. Returns how many were unpacked.
+    with and without each adapter. If one differs, the layers stay packed. Returns how many were unpacked.
     """
     import bitsandbytes
     import torch
 
     layers = [
         (parent, name, child)
-        for parent in model.modules()
+        for parent in loaded.model.modules()
         for name, child in parent.named_children()
         if isinstance(child, bitsandbytes.nn.Linear4bit) and not hasattr(child, "base_layer")
     ]
     size = sum(c.in_features * c.out_features * 2 for _, _, c in layers)
     if not layers or size > _MOST_UNPACKED:
         return 0
-    probe = torch.tensor([tokenizer("probe of the unpacked layers: 0 1 2 3")["input_ids"]])
-    before = _probe(model, probe)
+    before = _probe(loaded)
     plain = _unpacked_class()
     for parent, name, child in layers:
         setattr(parent, name, plain(child))
-    if all(torch.equal(a, b) for a, b in zip(before, _probe(model, probe), strict=True)):
+    if all(torch.equal(a, b) for a, b in zip(before, _probe(loaded), strict=True)):
         return len(layers)
     for parent, name, child in layers:
         setattr(parent, name, child)
     return 0
 
 
-def _probe(model: Any, ids: Any) -> list[Any]:
+def _probe(loaded: Candidates) -> list[Any]:
     import torch
 
+    ids = torch.tensor([loaded.tokenizer("probe of the unpacked layers: 0 1 2 3")["input_ids"]])
+    out = []
     with torch.inference_mode():
-        tuned = model(input_ids=ids, use_cache=False).logits
-        with model.disable_adapter():
-            base = model(input_ids=ids, use_cache=False).logits
-    return [tuned, base]
+        for one in (loaded, *(b for b in loaded.beside.values() if b.model is loaded.model)):
+            for as_base in (False, True):
+                with one.answering(as_base=as_base) as model:
+                    out.append(model(input_ids=ids, use_cache=False).logits)
+    return out
 
 
 def _unpacked_class() -> Any:

@@ -1,10 +1,12 @@
-"""The suites that come with gtft: ``authored`` (written by hand) and ``generated`` (see `gtft.evals.making`)."""
+"""Suites on disk: those that come with gtft (``authored``, written by hand, and ``generated``, see `gtft.evals.making`),
+and files of the recipe's own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from gtft.errors import EvidenceError
+from gtft.errors import EvidenceError, InputError
 from gtft.evals.checks import run_check
 from gtft.evals.item import Item, read_items
 
@@ -28,4 +30,29 @@ def read_shipped(suite: str) -> tuple[Item, ...]:
                 why=outcome.reason or "it stands twice, or in another suite's folder",
                 fix="install gtft again",
             )
+    return tuple(found.values())
+
+
+def read_file(path: Path) -> tuple[Item, ...]:
+    """The items of a file that the recipe names (``eval.files``), as the suite ``file:<its name>``.
+
+    Raises InputError when it is missing, or an item fails its own check or stands twice.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"the eval file {path.name} does not exist",
+            why="the recipe names it in eval.files",
+            fix="correct eval.files in the recipe (gtft recipe lint)",
+        )
+    found: dict[str, Item] = {}
+    for item in read_items(path):
+        item = replace(item, suite=f"file:{path.stem}").identified()
+        outcome = run_check(item.check, item.reference)
+        if not outcome.passed or item.id in found:
+            raise InputError(
+                f"item {len(found) + 1} of {path.name} cannot be used",
+                why=outcome.reason or "the same item stands before it",
+                fix=f"mend {path.name}: the reference must pass the item's own check",
+            )
+        found[item.id] = item
     return tuple(found.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gtft.models.eval_figures import Comparison, Suite
+from gtft.models.eval_figures import Comparison, Finding, Grid, Suite
 from gtft.models.figures import CardFigures
 from gtft.models.limits import SURE, number, percent, points, title
 from gtft.models.markdown import bullets, prose, table
@@ -23,10 +23,14 @@ def write_results(f: CardFigures) -> str:
     ]
     if f.eval.verdict.strip():
         parts.append(f"Verdict of the eval: {prose(f.eval.verdict, longest=1500)}")
+    if f.eval.advice is not None:
+        why = f", because {'; '.join(f.eval.reasons)}" if f.eval.reasons else ""
+        parts.append(prose(f"Its advice: {f.eval.advice}{why}.", longest=1500))
     for suite in f.eval.suites:
         parts += [f"### {prose(title(suite)).capitalize()}", _tabulate(suite)]
     parts.append(f"![{_describe_plot(f)}]({EVAL})")
     parts += ["### Safety", _write_safety(f), "### Gates of the recipe", _write_gates(f)]
+    parts += [part for found in f.eval.findings for part in _write_finding(found)]
     parts += ["### Are the items new to it?", _write_overlap(f)]
     return "\n\n".join(parts)
 
@@ -125,6 +129,18 @@ def _write_overlap(f: CardFigures) -> str:
         if reasons:
             told.append(f"Not scored: {prose(reasons, longest=1500)}.")
     return " ".join(told)
+
+
+def _write_finding(found: Finding) -> list[str]:
+    """A section of the verdict, as the store has it."""
+    parts = [f"### {prose(found.title)}"]
+    for block in found.blocks:
+        if isinstance(block, Grid):
+            columns = [prose(c) or " " for c in block.columns]
+            parts.append(table(columns, [[prose(c) or " " for c in row] for row in block.rows]))
+        else:
+            parts.append(prose(block, longest=1500))
+    return parts
 
 
 def _describe_plot(f: CardFigures) -> str:

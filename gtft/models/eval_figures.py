@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gtft.models.summary import Summary, read_summary
 from gtft.records.rows import ArtifactRow
+
+_CANNOT = "calibration.tuned.unanswerable"
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,31 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Against:
+    """The tuned model against another candidate on the ``n`` items of a suite that both answered."""
+
+    other: str
+    suite: str
+    n: int
+    gain: float
+    p_corrected: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A section of the verdict that the card repeats: sentences and tables in the eval's own words."""
+
+    title: str
+    blocks: tuple[str | Grid, ...]
+
+
+@dataclass(frozen=True)
 class EvalFigures:
     """None where the eval has not recorded it."""
 
@@ -83,6 +112,21 @@ class EvalFigures:
     cut_off: int | None
     longest_answer: int | None
     decoding: str | None
+    # "deploy", "shadow" or "do not deploy", and why
+    advice: str | None = None
+    reasons: tuple[str, ...] = ()
+    # whether prompting alone is not shown to be worse, in a sentence
+    prompting: str | None = None
+    prompting_enough: bool = False
+    against: tuple[Against, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    # whether something memorised came out; None when that was not measured
+    memorised: bool | None = None
+    # of items that cannot be answered from what is given: how often it abstains; None when none was asked
+    abstains: Rate | None = None
+    abstains_n: int = 0
+    # warnings about the fit, such as overfitting; None when the fit was not measured
+    fit_warnings: tuple[str, ...] | None = None
 
     def find_suite(self, name: str) -> Suite | None:
         return next((s for s in self.suites if s.name == name), None)
@@ -107,12 +151,25 @@ def read_eval(row: ArtifactRow) -> EvalFigures:
         cut_off=s.find_count("cut_off"),
         longest_answer=s.find_count("max_new_tokens"),
         decoding=s.find_text("decoding"),
+        advice=s.find_text("advice.do"),
+        reasons=tuple(_read_texts(s, "advice.why")),
+        prompting=s.find_text("prompting.told"),
+        prompting_enough=s.table("prompting").data.get("enough") is True
+        if s.has("prompting")
+        else False,
+        against=tuple(_read_rows(s, "comparisons", _read_against)),
+        findings=tuple(_read_rows(s, "findings", _read_finding)),
+        memorised=_read_memorised(s),
+        abstains=_read_abstaining(s),
+        abstains_n=s.find_count(f"{_CANNOT}.n") or 0,
+        fit_warnings=_read_warnings(s),
     )
 
 
 def _order(suites: Iterable[str]) -> list[str]:
-    """Held-out sessions first, then authored templates, then any other by name."""
-    return sorted(suites, key=lambda name: (name != "heldout", name != "authored", name))
+    """Held-out sessions first, then gtft's own items, then any other by name."""
+    order = ("heldout", "authored", "generated")
+    return sorted(suites, key=lambda n: (order.index(n) if n in order else len(order), n))
 
 
 def _read_suite(name: str, s: Summary) -> Suite:
@@ -145,6 +202,63 @@ def _read_overlap(s: Summary) -> Overlap:
         median=s.number("median_similarity"),
         rare_phrases=s.count("items_sharing_a_rare_phrase"),
     )
+
+
+def _read_texts(s: Summary, key: str) -> Iterator[str]:
+    for n, text in enumerate(s.array(key) if s.has(key) else ()):
+        if not isinstance(text, str):
+            raise s.refuse(f"{key}[{n}]", "text", text)
+        yield text
+
+
+def _read_rows(s: Summary, key: str, read: Callable[[Summary], _Row]) -> Iterator[_Row]:
+    for n, row in enumerate(s.array(key) if s.has(key) else ()):
+        if not isinstance(row, dict):
+            raise s.refuse(f"{key}[{n}]", "a table", row)
+        yield read(Summary(f"{s.label}: {key}[{n}]", row))
+
+
+def _read_against(s: Summary) -> Against:
+    return Against(
+        s.text("b"), s.text("suite"), s.count("n"), s.number("gain"), s.number("p_corrected")
+    )
+
+
+def _read_finding(s: Summary) -> Finding:
+    return Finding(s.text("title"), tuple(_read_rows(s, "blocks", _read_block)))
+
+
+def _read_block(s: Summary) -> str | Grid:
+    if s.has("text"):
+        return s.text("text")
+    columns = tuple(_read_texts(s, "columns"))
+    rows = []
+    for n, row in enumerate(s.array("rows")):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise s.refuse(f"rows[{n}]", f"a row of {len(columns)} cells", row)
+        rows.append(tuple(map(str, row)))
+    return Grid(columns, tuple(rows))
+
+
+def _read_memorised(s: Summary) -> bool | None:
+    if not s.has("memorisation"):
+        return None
+    found = s.table("memorisation").data
+    return found.get("found") is True if found.get("measured", True) else None
+
+
+def _read_abstaining(s: Summary) -> Rate | None:
+    if not s.find_count(f"{_CANNOT}.n"):
+        return None
+    c = s.table(_CANNOT)
+    return Rate(c.count("abstained"), c.number("rate"), c.number("low"), c.number("high"))
+
+
+def _read_warnings(s: Summary) -> tuple[str, ...] | None:
+    if not s.has("fit"):
+        return None
+    found = s.table("fit").data.get("warnings") or []
+    return tuple(str(w.get("told", w) if isinstance(w, dict) else w) for w in found)
 
 
 def _read_gate(s: Summary, n: int, found: object) -> Gate:

@@ -21,7 +21,9 @@ def list_limits(f: CardFigures) -> tuple[str, ...]:
     """Measured limits first, the weakest results at the top, then those of the data and the base."""
     return (
         *_list_unmet_gates(f),
+        *_list_risks(f),
         *_list_unproven(f),
+        *_list_others(f),
         *_list_weakest(f),
         *_list_thin(f),
         *_list_gap(f),
@@ -29,9 +31,41 @@ def list_limits(f: CardFigures) -> tuple[str, ...]:
         *_list_data(f),
         *_list_base(f),
         *_list_drift(f),
-        "Not measured: whether it knows when it does not know, and whether it repeats training text "
-        "word by word.",
+        *_list_unmeasured(f),
     )
+
+
+def _list_others(f: CardFigures) -> Iterator[str]:
+    """Who does better than it, and whether training was needed at all."""
+    for c in f.eval.against:
+        if c.other != "base" and c.gain < 0 and c.p_corrected < SURE:
+            yield (
+                f"On {name_suite(c.suite)} {c.other} does better than it by {points(-c.gain)[1:]} points (n = {c.n}, p "
+                f"{c.p_corrected:.3f} after correction)."
+            )
+    if f.eval.prompting_enough and f.eval.prompting:
+        yield f.eval.prompting
+
+
+def _list_risks(f: CardFigures) -> Iterator[str]:
+    if f.eval.memorised:
+        yield "It gives away text that it was trained on, more than chance has it."
+    for told in f.eval.fit_warnings or ():
+        yield f"Fit: {told}."
+
+
+def _list_unmeasured(f: CardFigures) -> Iterator[str]:
+    if f.eval.memorised is None:
+        yield "Not measured: whether it repeats training text word by word."
+    abstains = f.eval.abstains
+    if abstains is None:
+        yield "Not measured: whether it knows when it does not know."
+    elif abstains.share < 1:
+        yield (
+            f"Asked what cannot be known from what is given, it asks, abstains or escalates in {percent(abstains.share)} "
+            f"(95 % CI {number(abstains.low)}–{percent(abstains.high)}, n = {f.eval.abstains_n}); else it makes "
+            "something up."
+        )
 
 
 def _list_drift(f: CardFigures) -> Iterator[str]:
@@ -176,7 +210,13 @@ def _list_base(f: CardFigures) -> Iterator[str]:
 
 def title(suite: Suite) -> str:
     """What a suite is, in plain words."""
+    return name_suite(suite.name)
+
+
+def name_suite(name: str) -> str:
     return {
         "heldout": "held-out sessions",
         "authored": "authored templates",
-    }.get(suite.name, f"the suite {suite.name}")
+        "generated": "generated items",
+        "gt-model-eval": "Gas Town's own cases",
+    }.get(name, f"the suite {name}")

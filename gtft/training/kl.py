@@ -8,6 +8,7 @@ logits is p_v (log p_v - log q_v - KL). Logits are formed a few positions at a t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,16 @@ class Reading:
     loss: float
     base_loss: float | None
     kl: float | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Sums over the ``tokens`` supervised tokens of one row, in nats: loss by base and by tuned, KL(tuned ‖ base)."""
+
+    base_nats: float
+    tuned_nats: float
+    kl: float
     tokens: int
 
 
@@ -82,6 +93,54 @@ def measure(
         kl / tokens if adapted else None,
         tokens,
     )
+
+
+@torch.no_grad()
+def compare(
+    answering: Callable[..., AbstractContextManager[Any]],
+    rows: Sequence[Row],
+    tell: Callable[[int, int], None],
+) -> list[Compared]:
+    """Each row as a tuned model and its base read it, whatever sets them apart (an adapter, a second one, all
+    weights). ``answering(as_base=)`` gives either; ``tell`` (done, total) is called between rows and may raise."""
+    read: list[list[torch.Tensor]] = []
+    heads = []
+    targets = [torch.tensor(r.labels[1:]) for r in rows]
+    for number, as_base in enumerate((True, False)):
+        with answering(as_base=as_base) as model:
+            inner = _unwrap(model)
+            heads.append((inner.get_output_embeddings(), read_scale(inner.config)))
+            read.append([])
+            for at, row in enumerate(rows):
+                tell(number * len(rows) + at, 2 * len(rows))
+                device = heads[-1][0].weight.device
+                ids = torch.tensor([list(row.input_ids)], device=device)
+                labels = torch.tensor([list(row.labels)], device=device)
+                read[-1].append(_read(inner, {"input_ids": ids}, labels).cpu())
+    return [
+        _sum_up(before, after, target[target != IGNORED], heads)
+        for before, after, target in zip(*read, targets, strict=True)
+    ]
+
+
+def _sum_up(
+    before: torch.Tensor, after: torch.Tensor, targets: torch.Tensor, heads: Sequence[Any]
+) -> Compared:
+    """From the hidden states [n, h] of base and tuned, each with a head and scale of its own."""
+    step = max(1, LOGITS_AT_ONCE // heads[0][0].weight.shape[0])
+    sums = [0.0, 0.0, 0.0]
+    for at in range(0, len(targets), step):
+        other, own = (
+            _log_probabilities(
+                hidden[at : at + step].to(head.weight.device), head.weight, head.bias, scale
+            )[0]
+            for hidden, (head, scale) in zip((before, after), heads, strict=True)
+        )
+        target = targets[at : at + step, None].to(own.device)
+        sums[0] -= float(other.gather(1, target).double().sum())
+        sums[1] -= float(own.gather(1, target).double().sum())
+        sums[2] += float((own.exp() * (own - other)).sum(-1).double().sum())
+    return Compared(sums[0], sums[1], sums[2], len(targets))
 
 
 def read_base(model: Any, inputs: dict[str, Any]) -> torch.Tensor:

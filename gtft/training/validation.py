@@ -22,6 +22,8 @@ from gtft.training.watch import Watch
 
 # Fewer clusters than this cannot spare one.
 FEWEST_CLUSTERS = 20
+# Clusters of planted secrets (`gtft.corpus.canary`): one that is not trained would prove nothing.
+_CANARY = "canary:"
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ def read_clusters(train_file: Path) -> Iterable[tuple[str, str]]:
 def keep_out(clusters: Iterable[str], share: float, seed: int, watch: Watch) -> tuple[str, ...]:
     """The clusters to measure on: ``share`` of them, at least one, by a hash of seed and name, sorted.
 
-    Whole clusters, because examples of one session or bead tell about each other. None, with a warning, when there are
+    Whole clusters, because examples of one session or bead tell about each other; never a canary's. None, with a warning, when there are
     fewer than 20.
     """
-    names = sorted(set(clusters))
+    names = sorted({c for c in clusters if not c.startswith(_CANARY)})
     if not share:
         return ()
     if len(names) < FEWEST_CLUSTERS:

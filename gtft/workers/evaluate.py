@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,27 @@ from gtft.artifact import (
 )
 from gtft.contract import SUMMARY_FILE, Job
 from gtft.errors import EvidenceError, GateFailed
-from gtft.evals.checks import run_check
-from gtft.evals.generate import Generation, StopRequested, generate, make_key, write_prompts
-from gtft.evals.heldout import build_heldout
-from gtft.evals.item import Item, read_items, read_jsonl
-from gtft.evals.load import find_base, find_role, load_candidates, read_base
+from gtft.evals import blind
+from gtft.evals.candidate import Prompt
+from gtft.evals.fit import warn as warn_of_fit
+from gtft.evals.generate import Generation, StopRequested, generate, make_key
+from gtft.evals.item import Item, read_jsonl
+from gtft.evals.load import Candidates, find_base, find_role, load_candidates, read_base
 from gtft.evals.overlap import Overlap, remove_overlap
+from gtft.evals.page import draw_page
 from gtft.evals.pick import pick
-from gtft.evals.report import make_report, make_summary
-from gtft.evals.score import GateSettings, judge_gates, outcomes
+from gtft.evals.promptfoo import tell_cases
+from gtft.evals.real_tools import ask_real_tools
+from gtft.evals.report import Measured, make_report, make_summary, make_timing
+from gtft.evals.score import SAFETY, GateSettings, judge_gates, outcomes
 from gtft.evals.verdict import write_verdict
 from gtft.recipe.schema import Recipe
-from gtft.shelf import list_shelf
+from gtft.shelf import list_shelf, read_document
 from gtft.training.environment import prepare_environment, require_training_extra
 from gtft.workers.frame import Reporter, Stopped, main
+from gtft.workers.gathering import Gathered, gather_items
+from gtft.workers.panel import BASE, TUNED, Panel, find_earlier, make_panel
+from gtft.workers.soundness import probe_fit, probe_memory
 
 KIND = "eval"
 PAIRS = "preferences.jsonl"
@@ -41,7 +47,7 @@ LOG = "generations.jsonl"
 
 
 def work(job: Job, report: Reporter) -> Artifact:
-    """Choose items, answer them as base and as tuned, score, publish."""
+    """Choose items, let every candidate answer them, probe, score, publish."""
     recipe = Recipe.model_validate_json(json.dumps(job.recipe))
     given_corpus, given_adapter = job.input("harvest"), job.input("train")
     corpus = verify_artifact(given_corpus.path, kind="corpus", expect=given_corpus.id)
@@ -57,88 +63,150 @@ def work(job: Job, report: Reporter) -> Artifact:
     # Before anything below imports torch or the hub client.
     prepare_environment(os.environ, offline=True)
     folder = find_base(base, job.workspace, job.root)
-    items, dropped = _collect(recipe.eval.suites, corpus)
-    report.progress(0, len(items), "items", None, "comparing with the training set")
-    trained = find_trained(adapter, corpus, job.artifacts)
-    overlap = _compare(items, trained, report)
-    candidates = load_candidates(adapter, base, folder, find_role(base, job.artifacts))
-    room = candidates.context - recipe.eval.max_new_tokens
-    fitting, too_long = write_prompts(overlap.kept, candidates.tokenizer, room)
-    if too_long:
-        dropped["prompt longer than the model's context"] = len(too_long)
-        report.warn("too-long", f"{len(too_long)} items do not fit {room} tokens; not scored")
-    wanted = {i.id for i in pick([p.item for p in fitting], recipe.eval.max_items)}
-    prompts = [p for p in fitting if p.item.id in wanted]
-    if not prompts:
-        raise GateFailed(
-            "there is nothing to evaluate",
-            why=f"no item is left: {dropped or 'the held-out side of the corpus is empty'}",
-            fix="harvest more sessions, or add the suite: gtft run RECIPE --set eval.suites='[\"authored\"]'",
-        )
-    key = make_key(
-        [adapter.id, base.id, recipe.eval.max_new_tokens, [[p.item.id, p.sha256] for p in prompts]]
+    gathered = gather_items(job, recipe, corpus)
+    earlier, not_run = find_earlier(job, recipe, base)
+    report.progress(0, len(gathered.items), "items", None, "comparing with the training set")
+    trained = find_trained([adapter, *(e.adapter for e in earlier)], corpus, job.artifacts)
+    overlap = _compare(gathered.items, trained, report)
+    loaded = load_candidates(
+        adapter,
+        base,
+        folder,
+        find_role(base, job.artifacts),
+        [(e.adapter, e.role) for e in earlier],
     )
-    began = time.monotonic()
+    panel = make_panel(job, recipe, loaded, earlier, os.environ, time.monotonic)
+    chosen = _choose(gathered, overlap, panel, loaded, recipe, report)
+    prompts, refused = panel.write(chosen)
+    not_run += [*gathered.not_run, *panel.not_run, *refused]
+    for what, why in not_run:
+        report.warn("not-run", f"{what}: {why}")
     try:
-        generations = generate(
-            candidates,
-            prompts,
-            max_new_tokens=recipe.eval.max_new_tokens,
-            log=job.workdir / LOG,
-            key=key,
-            report=report,
-            clock=time.monotonic,
-        )
+        generations = _answer(job, recipe, panel, prompts, report)
     except StopRequested as e:
         raise Stopped(e.done, "the answers so far are kept") from e
-    report.metric(len(generations), "generation_seconds", time.monotonic() - began)
-    chosen = sorted((p.item for p in prompts), key=lambda i: (i.suite, i.id))
-    gates = judge_gates(chosen, outcomes(generations), _gates(recipe))
-    doc = make_report(chosen, generations, gates, overlap, dropped, base, adapter, recipe)
-    parents = (corpus.id, adapter.id)
-    with stage_artifact(job.artifacts, KIND, parents=parents) as staging:
+    passed = outcomes(generations)
+    report.progress(0, None, "answers", None, "asking the real bd and gt")
+    real_tools = ask_real_tools(chosen, generations, os.environ)
+    memorisation = probe_memory(job, recipe, loaded, trained, report)
+    fit = probe_fit(job, recipe, loaded, adapter, trained, chosen, passed, generations, report)
+    for found in warn_of_fit(fit):
+        report.warn(found["code"], found["told"])
+    duels = _ask_blind(recipe, panel, corpus, job.seed)
+    gates = judge_gates(chosen, passed, _gates(recipe), memorisation)
+    cases = gathered.cases
+    doc = make_report(
+        Measured(
+            items=chosen,
+            generations=generations,
+            overlap=overlap,
+            dropped=gathered.dropped,
+            base=base,
+            adapter=adapter,
+            recipe=recipe,
+            not_run=not_run,
+            prices={
+                f"endpoint:{e.name}": (e.input_price, e.output_price) for e in recipe.eval.endpoints
+            },
+            memorisation=memorisation,
+            fit=fit,
+            model_eval=tell_cases(chosen, generations, cases.not_run) if cases else None,
+            real_tools=real_tools,
+            training=read_document(adapter, SUMMARY_FILE),
+            conflicts=_count_conflicts(corpus),
+        ),
+        gates,
+    )
+    timing = make_timing(generations)
+    with stage_artifact(job.artifacts, KIND, parents=(corpus.id, adapter.id)) as staging:
         _write_lines(staging.path / "items.jsonl", [i.to_json() for i in chosen])
         _write_lines(staging.path / LOG, _order(generations))
+        if duels:
+            write_file(staging.path / blind.FILE, blind.write_duels(duels))
         write_json(staging.path / "report.json", doc)
-        write_file(staging.path / "verdict.md", write_verdict(doc, gates).encode())
+        write_json(staging.path / "timing.json", timing)
+        write_file(staging.path / "verdict.md", write_verdict(doc, timing).encode())
+        write_file(staging.path / "verdict.html", draw_page(doc, timing).encode())
         write_json(staging.path / SUMMARY_FILE, make_summary(doc))
     return staging.result
 
 
-def read_authored() -> tuple[Item, ...]:
-    """The suite that ships with gtft: templates that no training data uses."""
-    return read_items(Path(str(files("gtft.evals").joinpath("suites/authored.jsonl"))))
+def _choose(
+    gathered: Gathered,
+    overlap: Overlap,
+    panel: Panel,
+    loaded: Candidates,
+    recipe: Recipe,
+    report: Reporter,
+) -> list[Item]:
+    """Items that fit the base and can be answered within the limit, a share of each capability."""
+    limit = recipe.eval.max_new_tokens
+    fitting, too_long = panel.candidates[0].write(overlap.kept)
+    count = loaded.tokenizer
+    short = [
+        p.item
+        for p in fitting
+        # Of safety nothing is left out: a refusal can be shorter than the one that was written down.
+        if p.item.capability == SAFETY
+        or len(count(p.item.reference, add_special_tokens=False)["input_ids"]) < limit
+    ]
+    for n, why in (
+        (len(too_long), "prompt longer than the model's context"),
+        (len(fitting) - len(short), "right answer longer than eval.max_new_tokens"),
+    ):
+        if n:
+            gathered.dropped[why] = n
+            report.warn("too-long", f"{n} items are not scored: {why}")
+    chosen = pick(short, recipe.eval.max_items, recipe.role)
+    if not chosen:
+        raise GateFailed(
+            "there is nothing to evaluate",
+            why=f"no item is left: {gathered.dropped or 'the held-out side of the corpus is empty'}",
+            fix="harvest more sessions, or add the suite: gtft run RECIPE --set eval.suites='[\"authored\"]'",
+        )
+    return sorted(chosen, key=lambda i: (i.suite, i.id))
 
 
-def _collect(suites: Sequence[str], corpus: Artifact) -> tuple[list[Item], dict[str, int]]:
-    items: list[Item] = []
-    dropped: dict[str, int] = {}
-    if "heldout" in suites:
-        found = build_heldout(corpus.file("heldout.jsonl"))
-        items += found.items
-        dropped |= found.dropped
-    if "authored" in suites:
-        authored = read_authored()
-        for item in authored:
-            if not (outcome := run_check(item.check, item.reference)).passed:
-                raise EvidenceError(
-                    f"the shipped item {item.id} fails its own check",
-                    why=outcome.reason,
-                    fix="install gtft again",
-                )
-        items += authored
-    return items, dropped
+def _answer(
+    job: Job,
+    recipe: Recipe,
+    panel: Panel,
+    prompts: dict[str, list[Prompt]],
+    report: Reporter,
+) -> list[Generation]:
+    began = time.monotonic()
+    generations = generate(
+        [c for c in panel.candidates if c.name in prompts],
+        prompts,
+        seeds=recipe.eval.seeds,
+        item_seconds=recipe.eval.item_seconds,
+        log=job.workdir / LOG,
+        key=make_key([recipe.eval.max_new_tokens]),
+        report=report,
+        clock=time.monotonic,
+    )
+    report.metric(len(generations), "generation_seconds", time.monotonic() - began)
+    return generations
 
 
-def find_trained(adapter: Artifact, corpus: Artifact, artifacts: Path) -> list[Artifact]:
-    """Every corpus that the adapter has read: this run's, then those of the adapters that it goes on from or
-    lies on.
+def _ask_blind(recipe: Recipe, panel: Panel, corpus: Artifact, seed: int) -> list[blind.Duel]:
+    if not recipe.eval.blind_items:
+        return []
+    examples = (doc for _, doc in read_jsonl(corpus.file("train.jsonl")))
+    prompts = blind.choose_prompts(examples, recipe.eval.blind_items, seed)
+    by_name = {c.name: c for c in panel.candidates}
+    return blind.answer_blind({n: by_name[n] for n in (BASE, TUNED)}, prompts)
+
+
+def find_trained(adapters: Sequence[Artifact], corpus: Artifact, artifacts: Path) -> list[Artifact]:
+    """Every corpus that one of the adapters has read: this run's, then those of the adapters that they go on from
+    or lie on.
 
     Raises EvidenceError when one is not on the shelf any more: held-out items could have been learned there.
     """
     shelf = {a.id: a for kind in ("adapter", "corpus") for a in list_shelf(artifacts, kind).found}
     found = {corpus.id: corpus}
-    wanted = list(adapter.parents)
+    wanted = [p for a in adapters for p in a.parents]
     while wanted:
         parent = wanted.pop()
         if parent in found:
@@ -181,13 +249,22 @@ def _read_trained(corpus: Artifact) -> Iterator[dict[str, Any]]:
             yield {"id": f"pair-{number}", "cluster": doc.get("cluster", ""), "messages": messages}
 
 
+def _count_conflicts(corpus: Artifact) -> int | None:
+    """Training examples that contradict each other, as the corpus's health counts them; None when it has none."""
+    if not any(f.name == "health.json" for f in corpus.files):
+        return None
+    found = read_document(corpus, "health.json").get("conflicts")
+    return len(found.get("shown", ())) if isinstance(found, dict) else None
+
+
 def _gates(recipe: Recipe) -> GateSettings:
     g = recipe.eval.gates
-    return GateSettings(g.min_items, g.min_gain, g.safety, g.capabilities)
+    return GateSettings(g.min_items, g.min_gain, g.safety, g.capabilities, g.memorisation)
 
 
 def _order(generations: Sequence[Generation]) -> list[dict[str, Any]]:
-    return [g.to_json() for g in sorted(generations, key=lambda g: (g.candidate, g.item))]
+    ordered = sorted(generations, key=lambda g: (g.candidate, g.item, g.seed))
+    return [g.to_json() for g in ordered]
 
 
 def _write_lines(path: Path, docs: Sequence[dict[str, Any]]) -> None:

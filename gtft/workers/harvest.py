@@ -17,12 +17,15 @@ from gtft.corpus.governance.licence import check_licences
 from gtft.corpus.governance.quarantine import Quarantine
 from gtft.corpus.governance.withdrawal import KEY_FILE
 from gtft.corpus.intake import Source
+from gtft.corpus.linking.preference import Judged
 from gtft.corpus.linking.town_record import RecordPaths, find_records
 from gtft.corpus.partition.suite import list_suites
 from gtft.corpus.redaction.redactor import RedactionConfig, load_key
 from gtft.corpus.redaction.rule_files import read_rule_file
 from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
+from gtft.evals.blind import JUDGEMENTS, read_judgements, settle, write_message
+from gtft.evals.promptfoo import find_cases_folders
 from gtft.recipe.schema import Harvest, Recipe
 from gtft.workers.frame import Reporter, Stopped, main
 
@@ -54,7 +57,10 @@ def work(job: Job, report: Reporter) -> Artifact:
         report.progress(done, total, unit, eta_s=eta, note=note)
 
     suites = sorted(_SUITES.rglob("*.jsonl"))
-    suites += list_suites([_locate(job, path) for path in recipe.harvest.suites])
+    named = [*recipe.harvest.suites, *recipe.eval.files]
+    suites += list_suites([_locate(job, path) for path in named])
+    # Gas Town's own cases, wherever they lie: sessions that ran one are known by its phrases.
+    suites += list_suites(find_cases_folders(recipe.eval.gt_model_eval, job.workspace, job.root))
     quarantine = Quarantine(job.workspace)
     return make_corpus(
         settings,
@@ -95,17 +101,27 @@ def make_settings(job: Job, recipe: Recipe) -> Settings:
         own_models=job.governance.own_models,
         scenarios=table.scenarios,
         synthetic=table.synthetic,
+        canaries=table.canaries,
+        canary_repeats=table.canary_repeats,
         redaction=RedactionConfig(table.redaction.names, table.redaction.hosts, tuple(rules)),
         settings_files=tuple(_locate(job, path) for path in table.redaction.settings),
         suites=tuple(name_source(path) for path in table.suites),
         stop_on_hit=table.redaction.on_hit == "stop",
         released=frozenset(i for i, d in decisions.items() if d == "released"),
         sent_away=frozenset(i for i, d in decisions.items() if d == "dropped"),
+        judged=tuple(_list_judged(job)),
         workers=table.workers or len(os.sched_getaffinity(0)),
         governance=job.governance,
         records=_find_records(job, table),
         password=os.environ.get("GT_DOLT_PASSWORD", ""),
     )
+
+
+def _list_judged(job: Job) -> Iterator[Judged]:
+    """What people preferred (gtft review blind), as pairs to train on."""
+    for j in settle(read_judgements(job.workspace / JUDGEMENTS)):
+        answers = [write_message(text) for text in (j.chosen, j.rejected)]
+        yield Judged(j.example, j.prompt, j.tools, *answers)
 
 
 def _find_records(job: Job, table: Harvest) -> RecordPaths:

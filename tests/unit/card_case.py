@@ -122,6 +122,37 @@ EVAL: dict[str, Any] = {
     "max_new_tokens": 96,
     "decoding": "greedy",
 }
+# What an eval adds that measured all it could; `EVAL` is a summary as earlier evals wrote it.
+FOUND: dict[str, Any] = {
+    "advice": {"do": "do not deploy", "why": ["5 of 12 safety items fail"]},
+    "prompting": {"candidate": "base+prime", "enough": True, "told": "Prompting alone gets 60 %."},
+    "comparisons": [
+        {
+            "a": "tuned",
+            "b": "endpoint:today",
+            "suite": "heldout",
+            "n": 52,
+            "gain": -0.2,
+            "p_corrected": 0.01,
+        }
+    ],
+    "memorisation": {"found": True, "measured": True},
+    "calibration": {
+        "tuned": {
+            "unanswerable": {"n": 20, "abstained": 7, "rate": 0.35, "low": 0.18, "high": 0.57}
+        }
+    },
+    "fit": {"warnings": [{"code": "forgetting", "told": "it forgets"}]},
+    "findings": [
+        {
+            "title": "Who answered the same items",
+            "blocks": [
+                {"text": "7 candidates answered."},
+                {"columns": ["", "heldout"], "rows": [["base", "2 % (0–10) of 52"], ["tuned", ""]]},
+            ],
+        }
+    ],
+}
 SUMMARIES = {"harvest": CORPUS, "train": ADAPTER, "eval": EVAL}
 
 

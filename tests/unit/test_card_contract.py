@@ -5,14 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from verdict_case import ADAPTER_ID, BASE_ID, answer_all, make_items, make_world, measure, report
+
 from gtft.corpus.intake import Source
 from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
-from gtft.evals.generate import Generation
-from gtft.evals.item import CheckSpec, Item
-from gtft.evals.overlap import remove_overlap
-from gtft.evals.report import make_report, make_summary
-from gtft.evals.score import GateSettings, judge_gates, outcomes
+from gtft.evals.report import make_summary
 from gtft.models.adapter_figures import read_adapter
 from gtft.models.corpus_figures import read_corpus
 from gtft.models.eval_figures import read_eval
@@ -50,36 +48,35 @@ def test_a_harvest_s_summary_is_read(tmp_path: Path) -> None:
 
 
 def test_an_eval_s_summary_is_read() -> None:
-    items = [make_item(n, suite) for suite in ("heldout", "authored") for n in range(6)]
-    generations = [
-        Generation(c, i.id, "0" * 64, "{}", c == "tuned" and n % 2 == 0, "", 4, "stop", 0.1)
-        for c in ("base", "tuned")
-        for n, i in enumerate(items)
-    ]
-    gates = judge_gates(items, outcomes(generations), GateSettings(4, 0.0, 1.0, {}))
-    overlap = remove_overlap(items, [])
-    base = SimpleNamespace(name="nano", id="sha256:b", quantization="nf4")
-    adapter = SimpleNamespace(id="sha256:a")
-    recipe = Recipe(role="witness")
-    report = make_report(
-        items,
-        generations,
-        gates,
-        overlap,
-        {"no check": 2},
-        base,
-        adapter,
-        recipe,  # type: ignore[arg-type]
-    )
-    figures = read_eval(make_row(make_summary(report)))
+    items = make_items(heldout=6, authored=6)
+    told = report(measure(items, answer_all(items, base=0, tuned=3)), safety=0.0)
+    figures = read_eval(make_row(make_summary(told)))
     assert [s.name for s in figures.suites] == ["heldout", "authored"]
     assert figures.suites[0].overall.n == 6 and figures.suites[0].overall.tuned.passed == 3
     assert {c.name for c in figures.suites[0].capabilities} == {"patrol-decision", "safety"}
-    assert [g.name for g in figures.gates] == ["items", "gain", "safety"]
-    assert (figures.base_id, figures.adapter_id) == ("sha256:b", "sha256:a")
+    assert [g.name for g in figures.gates] == ["items", "gain", "safety", "memorisation"]
+    assert (figures.base_id, figures.adapter_id) == (BASE_ID, ADAPTER_ID)
     assert figures.in_training == 0 and figures.overlap is not None
-    assert figures.unscored == {"no check": 2}
-    assert figures.longest_answer == recipe.eval.max_new_tokens
+    assert figures.longest_answer == Recipe(role="witness").eval.max_new_tokens
+    assert (figures.memorised, figures.fit_warnings) == (None, None)
+    assert figures.advice == "do not deploy" and figures.reasons
+    assert [(a.other, a.suite, a.n) for a in figures.against] == [
+        ("base", "heldout", 6),
+        ("base", "authored", 6),
+    ]
+
+
+def test_a_full_eval_s_summary_is_read() -> None:
+    world = make_world()
+    figures = read_eval(make_row(make_summary(report(world))))
+    assert figures.memorised is False
+    assert figures.fit_warnings == ()
+    assert figures.prompting is not None and not figures.prompting_enough
+    assert {a.other for a in figures.against} >= {"base+prime", "endpoint:today", "model:old"}
+    titles = [found.title for found in figures.findings]
+    assert "Gas Town's own cases (gt-model-eval)" in titles
+    assert all(found.blocks for found in figures.findings)
+    assert figures.abstains is None
 
 
 def test_a_whole_model_of_another_method_is_read() -> None:
@@ -96,13 +93,6 @@ def test_a_whole_model_of_another_method_is_read() -> None:
     assert (figures.rank, figures.alpha) == (None, None)
     assert (figures.stacks_on, figures.continues) == ("sha256:r", "")
     assert figures.loss_unit == "the loss of dpo"
-
-
-def make_item(n: int, suite: str) -> Item:
-    asked = ({"role": "user", "content": f"question {n} of {suite}"},)
-    capability = "safety" if n == 0 else "patrol-decision"
-    check = CheckSpec("decision", {})
-    return Item("", suite, capability, "witness", "t", f"c{n}", asked, (), check, "{}").identified()
 
 
 def test_a_training_s_summary_is_read() -> None:

@@ -7,7 +7,7 @@ import pytest
 from card_case import RUN, Case
 
 from gtft.models.adapter_figures import Drift
-from gtft.models.eval_figures import Comparison, Gate, Rate, Suite
+from gtft.models.eval_figures import Against, Comparison, Gate, Rate, Suite
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.limits import describe, list_limits, points
 
@@ -48,11 +48,51 @@ def strong(figures: CardFigures) -> CardFigures:
 
 
 def test_strong_figures_leave_the_weakest_and_what_is_not_measured(figures: CardFigures) -> None:
-    weakest, other, drift, unmeasured = list_limits(strong(figures))
+    weakest, other, drift, *unmeasured = list_limits(strong(figures))
     assert weakest.startswith("Weakest on held-out sessions: patrol-decision 90 %")
     assert other.startswith("Weakest on authored templates")
     assert drift == "Not measured: what the base could do that it has forgotten."
-    assert unmeasured.startswith("Not measured")
+    assert len(unmeasured) == 2 and all(u.startswith("Not measured") for u in unmeasured)
+
+
+def with_eval(figures: CardFigures, **change: object) -> CardFigures:
+    whole = strong(figures)
+    return replace(whole, eval=replace(whole.eval, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"memorised": True},
+            "It gives away text that it was trained on, more than chance has it.",
+        ),
+        ({"fit_warnings": ("it forgets",)}, "Fit: it forgets."),
+        (
+            {"abstains": Rate(7, 0.35, 0.18, 0.57), "abstains_n": 20},
+            "it asks, abstains or escalates in 35 % (95 % CI 18–57 %, n = 20)",
+        ),
+        (
+            {"against": (Against("endpoint:x", "heldout", 80, -0.2, 0.01),)},
+            "On held-out sessions endpoint:x does better than it by 20 points (n = 80, p 0.010",
+        ),
+        ({"prompting": "Prompting alone gets 60 %.", "prompting_enough": True}, "Prompting alone"),
+    ],
+)
+def test_what_the_eval_found_is_a_limit(
+    figures: CardFigures, change: dict[str, object], told: str
+) -> None:
+    assert any(told in line for line in list_limits(with_eval(figures, **change)))
+    assert not any(told in line for line in list_limits(strong(figures)))
+
+
+def test_what_was_measured_and_is_well_is_no_limit(figures: CardFigures) -> None:
+    calm = with_eval(
+        figures, memorised=False, fit_warnings=(), abstains=Rate(20, 1.0, 0.84, 1.0), abstains_n=20,
+        against=(Against("endpoint:x", "heldout", 80, -0.2, 0.3), Against("base", "heldout", 80, 0.5, 0.01)),
+    )  # fmt: skip
+    assert not any("Not measured: whether" in line for line in list_limits(calm))
+    assert not any("endpoint:x" in line or "abstains" in line for line in list_limits(calm))
 
 
 def test_measured_drift_is_stated_with_its_figures(figures: CardFigures) -> None:

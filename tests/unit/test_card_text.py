@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from card_case import RUN, WORKER, Case
+from card_case import EVAL, FOUND, RUN, WORKER, Case
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
@@ -16,6 +16,7 @@ from markdown_it.token import Token
 
 from gtft.models.card import summarise_card, write_card
 from gtft.models.card_making import hide_folders
+from gtft.models.eval_figures import Finding, Grid
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.front_matter import LICENCES, write_front_matter
 from gtft.models.markdown import code, command, plain, prose, table
@@ -45,6 +46,7 @@ HOSTILE = (
 def figures(tmp_path_factory: pytest.TempPathFactory) -> CardFigures:
     case = Case(
         tmp_path_factory.mktemp("ws"),
+        summaries={"eval": {**EVAL, **FOUND}},
         sets=["train.epochs=3"],
         recipe={
             "card": {"licence": "apache-2.0", "limits": ["A trial on a made-up town."]},
@@ -175,6 +177,21 @@ def test_what_may_be_missing_is_said_to_be(figures: CardFigures) -> None:
     assert "By kind: patrol 9." in write_card(kinds) and "By kind" not in text
 
 
+def test_the_card_repeats_what_the_eval_found(figures: CardFigures) -> None:
+    text = write_card(figures).replace("\\", "")
+    for told in (
+        "Its advice: do not deploy, because 5 of 12 safety items fail.",
+        "### Who answered the same items",
+        "| base | 2 % (0–10) of 52 |",
+        "It gives away text that it was trained on",
+        "endpoint:today does better than it by 20 points",
+        "Prompting alone gets 60 %.",
+        "Fit: it forgets.",
+        "abstains or escalates in 35 %",
+    ):
+        assert told in text, told
+
+
 def test_a_suite_without_a_safety_item_says_so(figures: CardFigures) -> None:
     _, authored = figures.eval.suites
     assert "Held-out sessions: 12 items, tuned 58 %" in write_card(figures)
@@ -242,6 +259,12 @@ def poison(f: CardFigures, text: str) -> CardFigures:
             *f.eval.suites[1:],
         ),
         gates=(replace(f.eval.gates[0], name=text, told=text), *f.eval.gates[1:]),
+        advice=text,
+        reasons=(text,),
+        prompting=text,
+        against=(replace(f.eval.against[0], other=text, suite=text),),
+        fit_warnings=(text,),
+        findings=(Finding(text, (text, Grid((text, text), ((text, text), (text, text))))),),
     )
     corpus = replace(
         f.corpus,

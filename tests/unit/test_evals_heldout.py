@@ -12,8 +12,9 @@ from gtft.errors import EvidenceError
 from gtft.evals.checks import run_check
 from gtft.evals.heldout import build_heldout, derive, write_reference
 from gtft.evals.item import Item, read_items
+from gtft.evals.making import MAKERS
 from gtft.evals.pick import pick
-from gtft.workers.evaluate import read_authored
+from gtft.evals.shipped import read_shipped
 
 
 def bash(command: str) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def test_every_capability_keeps_its_share() -> None:
     def make(n: int, capability: str) -> Item:
         return Item.from_json(
             {
-                **read_authored()[0].to_json(),
+                **read_shipped("authored")[0].to_json(),
                 "id": f"item-{n:016x}",
                 "capability": capability,
                 "suite": "heldout",
@@ -171,11 +172,10 @@ def test_every_capability_keeps_its_share() -> None:
 
 
 def test_the_authored_suite_is_large_varied_and_right() -> None:
-    items = read_authored()
+    items = read_shipped("authored")
     assert len(items) >= 40
     assert len({i.id for i in items}) == len(items)
-    capabilities = {"patrol-decision", "bead-creation", "conventions", "dependencies", "formula"}
-    assert {i.capability for i in items} == capabilities | {"safety"}
+    assert {i.capability for i in items} == {"conventions", *MAKERS}
     for item in items:
         outcome = run_check(item.check, item.reference)
         assert outcome.passed, (item.reference, outcome.reason)
@@ -184,6 +184,6 @@ def test_the_authored_suite_is_large_varied_and_right() -> None:
 
 def test_no_answer_passes_another_items_check_by_being_constant() -> None:
     """The best constant answer is far from enough: the suite cannot be gamed by a prior."""
-    items = read_authored()
+    items = read_shipped("authored")
     best = max(sum(run_check(i.check, other.reference).passed for i in items) for other in items)
     assert best <= len(items) // 4

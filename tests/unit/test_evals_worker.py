@@ -17,8 +17,11 @@ from gtft.artifact import Artifact, read_artifact, stage_artifact, verify_artifa
 from gtft.cli.main import main as cli
 from gtft.errors import EvidenceError
 from gtft.evals import generate as generation
+from gtft.evals.decode import Limits
 from gtft.evals.item import read_items
 from gtft.evals.load import Candidates, find_base, load_candidates, read_base
+from gtft.evals.local import LocalCandidate
+from gtft.evals.shipped import read_shipped
 from gtft.workers import evaluate
 from gtft.workers.frame import carry_out
 
@@ -73,6 +76,14 @@ def last_event(job: Path) -> dict[str, Any]:
     return found
 
 
+def read_tables(event: dict[str, Any]) -> dict[str, str]:
+    """File → hash, of all that holds no clock."""
+    timed = {"timing.json", "verdict.md", "verdict.html"}
+    found = {f.name: f.sha256 for f in read_artifact(Path(event["path"])).files}
+    assert timed < set(found)
+    return {name: sha256 for name, sha256 in found.items() if name not in timed}
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(x) for x in path.read_text("utf-8").splitlines()]
 
@@ -103,7 +114,7 @@ def test_the_adapter_changes_the_answers(done: tuple[Path, Artifact]) -> None:
 def test_the_same_adapter_gives_the_same_eval(done: tuple[Path, Artifact], world: World) -> None:
     again = case.make_job(world.root, world.corpus, world.adapter, "again", suites=["heldout"])
     assert carry_out(evaluate.work, again) == 0
-    assert last_event(again)["id"] == done[1].id
+    assert read_tables(last_event(again)) == read_tables(last_event(done[0]))
 
 
 def test_a_killed_eval_goes_on_and_ends_the_same(
@@ -119,7 +130,7 @@ def test_a_killed_eval_goes_on_and_ends_the_same(
     # Five whole answers (the third batch is half done), then a torn line.
     log.write_bytes(b"".join(kept) + b'{"candidate": "ba')
     assert carry_out(evaluate.work, job) == 0
-    assert last_event(job)["id"] == last_event(reference)["id"]
+    assert read_tables(last_event(job)) == read_tables(last_event(reference))
     assert log.read_bytes().splitlines(keepends=True)[:5] == kept
     assert len(lines(log)) == 12
 
@@ -129,7 +140,7 @@ def test_answers_of_another_adapter_are_not_used(
 ) -> None:
     log = tmp_path / "generations.jsonl"
     shutil.copy(done[0] / "work" / "generations.jsonl", log)
-    assert generation._resume(log, "another") == {}
+    assert generation._resume(log, {"base": "another", "tuned": "another"}) == {}
     assert log.read_bytes() == b""
 
 
@@ -209,13 +220,18 @@ def test_items_in_training_are_left_out(world: World, tmp_path: Path) -> None:
 
 
 def test_batched_answers_equal_single_ones(candidates: Candidates, world: World) -> None:
-    items = [i for i in evaluate.read_authored() if len(i.messages[0]["content"]) < 120][:6]
-    prompts, _ = generation.write_prompts(items, candidates.tokenizer, 240)
-    assert len({len(p.ids) for p in prompts}) > 1
-    for adapter_off in (True, False):
-        together = generation._decode(candidates, adapter_off, [p.ids for p in prompts], 10)
-        alone = [generation._decode(candidates, adapter_off, [p.ids], 10)[0] for p in prompts]
-        assert together == alone
+    items = [i for i in read_shipped("authored") if len(i.messages[0]["content"]) < 120][:6]
+    for as_base in (True, False):
+        asked = LocalCandidate(
+            "it", candidates, as_base=as_base, limits=Limits(10, 60.0), clock=lambda: 0.0
+        )
+        prompts, _ = asked.write(items)
+        assert len({len(p.ids) for p in prompts}) > 1
+        together = asked.answer(prompts, 0)
+        alone = [asked.answer([p], 0)[0] for p in prompts]
+        assert [(r.text, r.tokens, r.finish) for r in together] == [
+            (r.text, r.tokens, r.finish) for r in alone
+        ]
 
 
 def test_four_bit_layers_are_guarded(candidates: Candidates) -> None:
@@ -227,7 +243,7 @@ def test_four_bit_layers_are_guarded(candidates: Candidates) -> None:
 
 
 def test_long_prompts_lose_their_oldest_messages_first(candidates: Candidates) -> None:
-    item = evaluate.read_authored()[0]
+    item = read_shipped("authored")[0]
     filler = {"role": "user", "content": "tide " * 40}
     call = {"role": "assistant", "content": "", "tool_calls": []}
     result = {"role": "tool", "content": "high water"}
@@ -251,7 +267,7 @@ def test_the_command_line_shows_it(done: tuple[Path, Artifact], world: World) ->
     prefix = done[1].id.removeprefix("sha256:")[:12]
     assert prefix in call()
     assert any(e["id"] == done[1].id for e in json.loads(call("list", "--json"))["data"]["evals"])
-    assert "# Verdict" in call("show", prefix)
+    assert "No difference between the tuned model and its base" in call("show", prefix)
     assert (
         json.loads(call("show", prefix, "--json"))["data"]["report"]["suites"]["heldout"]["n"] == 6
     )

@@ -316,7 +316,7 @@ def run_eval(root: Path, corpus: Artifact, adapter: Artifact, name: str) -> dict
     from gtft.workers.evaluate import work
 
     found = run_worker(
-        work, make_eval_job(root, corpus, adapter, name, suites=["heldout"], max_new_tokens=8)
+        work, make_eval_job(root, corpus, adapter, name, suites=["heldout"], max_new_tokens=40)
     )
     summary: dict[str, Any] = json.loads(found.file("summary.json").read_text())
     rows = [json.loads(x) for x in found.file("generations.jsonl").read_text().splitlines()]

@@ -56,7 +56,8 @@ _encode = msgspec.json.Encoder().encode
 class Figures:
     """What the harvest knows and no example shows. ``tallies`` by source name; ``prose`` and ``leakage`` as
     the report has them; ``suspects`` by plugin; ``licences`` by source name; ``fetch`` gives the messages
-    of an id, kept or dropped, so that both sides of a conflict can be shown."""
+    of an id, kept or dropped, so that both sides of a conflict can be shown; ``canaries`` as
+    `gtft.corpus.canary.describe_canaries` has them: no other figure counts them."""
 
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     leakage: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Figures:
     near_duplicate_pairs: int = 0
     suspects: Mapping[str, int] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
+    canaries: Mapping[str, int] = field(default_factory=dict)
     conflicts: Sequence[Conflict] = ()
     rules: Sequence[Mapping[str, Any]] = ()
     fetch: Callable[[str], Sequence[dict[str, Any]] | None] = lambda _: None
@@ -260,6 +262,7 @@ class Meter:
             },
             "train by source and role": {s: _sort(c) for s, c in sorted(self._cells.items())},
             "licences": dict(sorted(figures.licences.items())),
+            "canaries": dict(figures.canaries),
             **_describe_links(figures.tallies),
             "versions": _merge(figures.tallies, "versions"),
             "flow": list(flow),

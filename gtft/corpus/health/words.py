@@ -50,6 +50,12 @@ def _write_mix(health: dict[str, Any]) -> list[str]:
     for kind, called in (("synthetic", "made up"), ("own", "written by gtft's own models")):
         if n := provenance.get(kind, 0):
             words.append(f"{n:,} of {train:,} training examples are {called}.")
+    planted = health.get("canaries", {})
+    if planted.get("planted"):
+        words.append(
+            f"{planted['planted']:,} made-up secrets (canaries) are planted in {planted['examples']:,} training "
+            "examples besides, to measure memorisation; no other figure counts them."
+        )
     return words
 
 

@@ -48,6 +48,25 @@ class Preference(msgspec.Struct, frozen=True):
         return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "tools": tools}
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """Two answers to the prompt of a training ``example`` (id), and which of them people preferred."""
+
+    example: str
+    prompt: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...]
+    chosen: dict[str, Any]
+    rejected: dict[str, Any]
+
+    def to_row(self) -> dict[str, Any]:
+        """A row for TRL: prompt, chosen, rejected, tools."""
+        return {
+            "prompt": list(self.prompt),
+            "chosen": [self.chosen],
+            "rejected": [self.rejected],
+            "tools": list(self.tools),
+        }
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """An example that may be one side of a pair. ``key``: what both are about (a bead); ``asked``: a digest
     of the messages before its first answer."""

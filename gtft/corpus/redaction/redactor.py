@@ -135,13 +135,16 @@ class Redactor:
     def placeholder(self, kind: str, value: str) -> str:
         """The placeholder of a value, which is kept for propagation when it may be (`may_propagate`)."""
         self.placed += 1
-        mark = hmac.digest(self.key, b"secret\0" + _encode(value), hashlib.sha256)[:4].hex()
-        placeholder = f"<SECRET:{kind}:{mark}>"
+        placeholder = f"<SECRET:{kind}:{self.mark(value)}>"
         for part in _lines_of_key(value) if kind == "private_key" else (value,):
             if may_propagate(part):
                 # The least one when kinds differ, so that the order of reading decides nothing.
                 self.values[part] = min(placeholder, self.values.get(part, placeholder))
         return placeholder
+
+    def mark(self, value: str) -> str:
+        """The eight hex digits of a value's placeholder, whatever its kind."""
+        return hmac.digest(self.key, b"secret\0" + _encode(value), hashlib.sha256)[:4].hex()
 
     def redact(self, text: str) -> str:
         """The text with every finding replaced. Redacting twice changes nothing more."""

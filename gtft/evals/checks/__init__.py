@@ -13,9 +13,20 @@ from typing import Any
 
 from gtft.errors import EvidenceError
 from gtft.evals.answer import Answer, BadAnswer, parse_answer
-from gtft.evals.checks.bead import check_bead, check_dependencies
+from gtft.evals.checks.abstain import check_abstains
+from gtft.evals.checks.bead import check_bead, check_bead_state
+from gtft.evals.checks.command import check_command
 from gtft.evals.checks.decision import check_decision, check_safety, check_tool_call
-from gtft.evals.checks.formula import check_formula
+from gtft.evals.checks.explain import check_cause
+from gtft.evals.checks.formula import check_formula, check_repair
+from gtft.evals.checks.git import check_git
+from gtft.evals.checks.graph import check_dependencies
+from gtft.evals.checks.lifecycle import check_moves, check_state
+from gtft.evals.checks.migration import check_migration
+from gtft.evals.checks.plan import check_plan
+from gtft.evals.checks.promptfoo import check_promptfoo
+from gtft.evals.checks.route import check_route
+from gtft.evals.checks.witness import check_completeness
 from gtft.evals.item import CheckSpec
 
 __all__ = ["CHECKS", "Outcome", "run_check"]
@@ -32,10 +43,23 @@ class Outcome:
 CHECKS: dict[str, Callable[[Answer, Mapping[str, Any]], None]] = {
     "json_decision": check_decision,
     "no_destructive": check_safety,
+    "abstains": check_abstains,
     "bead_valid": check_bead,
+    "bead_state": check_bead_state,
+    "bead_migration": check_migration,
+    "route": check_route,
     "dependency_graph": check_dependencies,
     "formula_parses": check_formula,
+    "formula_repaired": check_repair,
+    "bead_moves": check_moves,
+    "state_object": check_state,
+    "plan_valid": check_plan,
     "tool_call": check_tool_call,
+    "command": check_command,
+    "git_work": check_git,
+    "bead_complete": check_completeness,
+    "cause": check_cause,
+    "promptfoo": check_promptfoo,
 }
 
 
