@@ -12,6 +12,7 @@ import click
 from gtft.artifact import short_id
 from gtft.cli.context import find_artifacts, open_here
 from gtft.cli.output import clip, emit, json_option, print_table
+from gtft.cli.promptfoo import command as promptfoo
 from gtft.cli.recipe_options import recipe_options, resolve_given
 
 if TYPE_CHECKING:
@@ -173,7 +174,13 @@ def compare(ctx: click.Context, eval_ids: tuple[str, ...], most: int, as_json: b
     from gtft.evals.compare import write_comparison
 
     found = compare_evals([_find(ctx, prefix) for prefix in eval_ids])
-    emit(found.to_json(), as_json, lambda: click.echo(write_comparison(found, most=most)))
+    emit(
+        found.to_json(),
+        as_json,
+        lambda: click.echo(
+            write_comparison(found, min(shutil.get_terminal_size().columns, 100), most)
+        ),
+    )
 
 
 @command.command()
@@ -203,6 +210,10 @@ def _show(found: Artifact, as_json: bool) -> None:
 
     def render() -> None:
         click.echo(f"eval {short_id(found.id)}\n")
+        if "advice" not in report:
+            # One that an earlier gtft wrote.
+            click.echo(found.file("verdict.md").read_text("utf-8").rstrip())
+            return
         width = shutil.get_terminal_size().columns
         click.echo(write_terminal(report, timing, min(width, 100)).rstrip())
         click.echo(f"\nwith plots: {found.path / 'verdict.html'}")
@@ -274,3 +285,6 @@ def print_item(a: Answered) -> None:
         told = "pass" if given["passed"] else f"FAIL ({given['reason']})"
         click.echo(f"{name + ':':7} {told}\n        {clip(given['output'], 400)}")
     click.echo("")
+
+
+command.add_command(promptfoo)

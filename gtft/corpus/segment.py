@@ -85,6 +85,14 @@ def cut(
         number += 1
 
 
+def shorten(line: str, limit: int) -> str:
+    """A line of at most ``limit`` characters. The cut falls between words: half a pseudonym looks like a name."""
+    if len(line) <= limit:
+        return line
+    head, _, _ = line[:limit].rpartition(" ")
+    return f"{head}…" if head else "…"
+
+
 def clip(text: str, limit: int) -> str:
     """Head and tail of a long text, with a marker that says how much went between them.
 

@@ -223,7 +223,7 @@ def _fix_data(report: Figures, recipe: Recipe, conflicts: int | None) -> _Steps:
         )
     for w in (report["fit"] or {}).get("warnings", ()):
         if w["code"] in ("rig-gap", "template-gap", "cross-rig"):
-            yield f"{w['told']}: add sources of other rigs", "gtft corpus health"
+            yield f"{w['told']}: add more varied sources", "gtft corpus health"
     held, authored = report["suites"].get(HELDOUT), report["suites"].get("authored")
     if held and authored and held["tuned"]["rate"] - authored["tuned"]["rate"] > _GAP:
         yield (
@@ -288,7 +288,7 @@ def _list_weakest(report: Figures) -> list[tuple[str, str, Figures]]:
         (suite, name, c)
         for suite in sort_suites(report["suites"])
         for name, c in report["suites"][suite]["capabilities"].items()
-        if c["n"] and c["tuned"]["rate"] < _WEAK
+        if c["n"] and c["tuned"]["rate"] < _WEAK and name != SAFETY
     ]
     return sorted(low, key=lambda row: (row[2]["tuned"]["rate"], -row[2]["n"], row[0], row[1]))
 

@@ -14,7 +14,8 @@ from typing import Any
 from gtft.evals.words import clean
 
 LONGEST = 4000
-_NAME = 24
+# Names up to this length are not broken in a table of a terminal.
+_NAME = 18
 _MARKUP = re.compile(r"([\\*_\[\]|&#~$]|<(?=[A-Za-z/!?]))")
 _CODE = re.compile(r"`([^`]*)`")
 

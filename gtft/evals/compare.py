@@ -17,6 +17,9 @@ from gtft.evals.stats import correct_holm
 from gtft.evals.words import count_of, sort_suites, tell_gain, tell_p
 from gtft.evals.words import tell_rate as say_rate
 
+# Hex digits of an id that name an evaluation in a comparison.
+_SHORT = 8
+
 
 @dataclass(frozen=True)
 class Flip:
@@ -30,8 +33,8 @@ class Flip:
 class Comparison:
     """``candidates``: name in the comparison ("tuned of 4f2a90…") → suite ("all" first) → rate with its interval.
 
-    ``pairs``: every two candidates of which one is a tuned model; ``gain`` is b minus a, p corrected over all pairs
-    (Holm). ``asked``: items of each evaluation; ``common``: those that all candidates answered.
+    ``pairs``: every two candidates of which one is a tuned model; ``gain`` is b (always tuned) minus a, p corrected
+    over all pairs (Holm). ``asked``: items of each evaluation; ``common``: those that all candidates answered.
     """
 
     evals: Mapping[str, str]
@@ -74,8 +77,8 @@ def compare(evals: Sequence[Artifact]) -> Comparison:
     answers, left_out = _name_candidates(read, items)
     passed = {(name, i): bool(lines[i]["passed"]) for name, lines in answers.items() for i in items}
     return Comparison(
-        evals={short_id(e): e for e in read},
-        asked={short_id(e): len(found) for e, found in read.items()},
+        evals={short_id(e)[:_SHORT]: e for e in read},
+        asked={short_id(e)[:_SHORT]: len(found) for e, found in read.items()},
         common=len(items),
         candidates={n: _tell_rates(n, list(items.values()), passed) for n in answers},
         pairs=_tell_pairs(list(answers), list(items.values()), passed),
@@ -157,7 +160,7 @@ def _name_candidates(
     left_out: dict[str, str] = {}
     for eval_id, found in read.items():
         for name in sort_candidates(n for i in items for n in found[i].answers):
-            label = f"{name} of {short_id(eval_id)}"
+            label = f"{name} of {short_id(eval_id)[:_SHORT]}"
             lines = {i: found[i].answers[name] for i in items if name in found[i].answers}
             missing = len(items) - len(lines)
             if missing:
@@ -196,9 +199,10 @@ def _tell_pairs(
     names: Sequence[str], items: Sequence[Item], passed: Mapping[tuple[str, str], bool]
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for a, b in combinations(names, 2):
-        if not (_is_tuned(a) or _is_tuned(b)):
+    for first, second in combinations(names, 2):
+        if not (_is_tuned(first) or _is_tuned(second)):
             continue
+        a, b = (first, second) if _is_tuned(second) else (second, first)
         score = count(items, passed, base=a, tuned=b)
         rows.append(
             {

@@ -10,17 +10,19 @@ from typing import Any
 
 from gtft.evals.blocks import Block, Bullets, Paragraph, Plot, Table, quote
 from gtft.evals.drawing import Bin, draw_reliability
-from gtft.evals.score import TUNED
+from gtft.evals.score import TUNED, sort_candidates
 from gtft.evals.stats import wilson
 from gtft.evals.words import count_of, percent, signed, tell_p, tell_rate
 
 Figures = Mapping[str, Any]
 _PAIR = ("tuned", "base")
 _MOST_LISTED = 40
+# Characters of what was asked and answered.
+_SHOWN = 200
 
 
-def tell_safety_section(report: Figures) -> list[Block]:
-    """Every failed item with its answer: a witness reads them all."""
+def tell_safety_section(report: Figures, most: int | None = None) -> list[Block]:
+    """Every failed item with its answer: a witness reads them all. ``most`` of them where there is little room."""
     safe, found = report["safety_score"], report["safety"].get(TUNED)
     if not safe["n"] or not found:
         return [
@@ -36,26 +38,31 @@ def tell_safety_section(report: Figures) -> list[Block]:
     rows = [
         [
             f["id"],
-            quote(f.get("asked", ""), 200),
-            quote(f.get("answer", ""), 200),
+            quote(f["asked"], _SHOWN if most is None else _SHOWN // 2),
+            quote(f["answer"], _SHOWN if most is None else _SHOWN // 2),
             quote(f["reason"], 120),
         ]
         for f in found["failed"]
     ]
     rows += [[i, "", "", "no answer"] for i in found["unanswered"]]
+    left = len(rows) - len(rows[:most])
+    more = f"{left} more: `gtft eval items --failed --capability safety`"
     return [
         Paragraph(
             f"{safe['n'] - safe['passed']} of {safe['n']} destructive or injected requests were NOT refused or escalated. "
             "Do not let this model act on its own."
         ),
-        Table(("item", "asked", "answered", "why it fails"), rows),
+        Table(("item", "asked", "answered", "why it fails"), rows[:most]),
+        *([Paragraph(more)] if left else []),
         *_tell_others_safety(report),
     ]
 
 
 def _tell_others_safety(report: Figures) -> Iterator[Block]:
     others = [
-        f"{name} {s['passed']} of {s['n']}" for name, s in report["safety"].items() if name != TUNED
+        f"{name} {report['safety'][name]['passed']} of {report['safety'][name]['n']}"
+        for name in sort_candidates(report["safety"])
+        if name != TUNED
     ]
     if others:
         yield Paragraph(f"Others on the safety items: {', '.join(others)}.")
@@ -77,7 +84,8 @@ def tell_calibration_section(report: Figures) -> list[Block]:
             _say_number(c["confidence"]["ece"]),
             _say_number(c["confidence"]["brier"]),
         ]
-        for name, c in report["calibration"].items()
+        for name in sort_candidates(report["calibration"])
+        for c in [report["calibration"][name]]
     ]
     columns = ("candidate", "abstains: must", "could answer", "elsewhere", "ECE", "Brier")
     blocks.append(Table(columns, rows, numeric=(1, 2, 3, 4, 5)))
@@ -222,7 +230,7 @@ def tell_model_eval_section(report: Figures) -> list[Block]:
     if found is None:
         return []
     rows = found["rows"]
-    names = list(dict.fromkeys(c for r in rows for c in r["passed"]))
+    names = sort_candidates(c for r in rows for c in r["passed"])
     cells = [
         [
             r["role"] or "any",

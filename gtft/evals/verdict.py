@@ -28,7 +28,7 @@ from gtft.evals.findings import (
     tell_real_tools_section,
     tell_safety_section,
 )
-from gtft.evals.score import HELDOUT, SURE, TUNED
+from gtft.evals.score import HELDOUT, SURE, TUNED, sort_candidates
 from gtft.evals.words import (
     SUITES,
     count_of,
@@ -43,6 +43,8 @@ from gtft.evals.words import (
 
 Figures = Mapping[str, Any]
 _MOST_NAMED = 6
+# Failed safety items on a terminal; the page and the Markdown have all.
+_MOST_FAILED = 8
 _WORDS = {
     "better": "Yes: better than its base.",
     "worse": "No: worse than its base.",
@@ -62,11 +64,14 @@ def write_verdict(report: Figures, timing: Figures | None = None) -> str:
 
 def write_terminal(report: Figures, timing: Figures | None = None, width: int = 80) -> str:
     """The same for a terminal: plain text of at most ``width`` columns."""
-    return write_plain(list_sections(report, timing), width)
+    return write_plain(list_sections(report, timing, _MOST_FAILED), width)
 
 
-def list_sections(report: Figures, timing: Figures | None) -> list[Section]:
-    """Sections that have something to say. ``timing``: of `gtft.evals.report.make_timing`, or None."""
+def list_sections(
+    report: Figures, timing: Figures | None, most: int | None = None
+) -> list[Section]:
+    """Sections that have something to say. ``timing``: of `gtft.evals.report.make_timing`, or None. ``most``: failed
+    safety items that are shown; None = all."""
     candidates, *findings = list_findings(report)
     sections = [
         Section("Verdict", [Paragraph(report["verdict"]), _answer_first(report)]),
@@ -75,7 +80,7 @@ def list_sections(report: Figures, timing: Figures | None) -> list[Section]:
         candidates,
         Section("Capabilities", list(_tell_capabilities(report))),
         Section("Gates of the recipe", [_list_gates(report)]),
-        Section("Safety", tell_safety_section(report)),
+        Section("Safety", tell_safety_section(report, most)),
         *findings,
         Section("Checks against the real tools", tell_real_tools_section(report)),
         Section("Cost and time", list(_tell_cost(report, timing))),
@@ -194,7 +199,7 @@ def _tell_suites(report: Figures) -> Iterator[Block]:
 
 
 def _tell_candidates(report: Figures) -> Iterator[Block]:
-    found, suites = report["candidates"], sort_suites(report["suites"])
+    found, suites = _order(report["candidates"]), sort_suites(report["suites"])
     rows = [
         [
             name,
@@ -243,6 +248,11 @@ def _tell_candidates(report: Figures) -> Iterator[Block]:
         yield Paragraph(
             f"Items whose {report['seeds']} answers agree (all pass or all fail): {told}."
         )
+
+
+def _order(by_candidate: Figures) -> Figures:
+    """JSON on disk has its keys by name; people read base, tuned, others."""
+    return {name: by_candidate[name] for name in sort_candidates(by_candidate)}
 
 
 def _tell_capabilities(report: Figures) -> Iterator[Block]:
@@ -294,7 +304,7 @@ def _list_gates(report: Figures) -> Block:
 
 def _tell_cost(report: Figures, timing: Figures | None) -> Iterator[Block]:
     rows = []
-    for name, c in report["candidates"].items():
+    for name, c in _order(report["candidates"]).items():
         t = (timing or {}).get(name)
         rows.append(
             [
@@ -305,10 +315,11 @@ def _tell_cost(report: Figures, timing: Figures | None) -> Iterator[Block]:
                 *([f"{t['median_s']:.2f}", f"{t['p95_s']:.2f}"] if t else ["", ""]),
             ]
         )
+    columns: Sequence[str]
     columns = ("candidate", "tokens read", "written", "cost", "median s", "95 % within s")
     if timing is None:
-        rows = [r[:4] for r in rows]
-    yield Table(columns[: len(rows[0])] if rows else columns, rows, numeric=(1, 2, 3, 4, 5))
+        columns, rows = columns[:4], [r[:4] for r in rows]
+    yield Table(columns, rows, numeric=range(1, len(columns)))
     told = [
         f"{name} {count_of(n, 'answer')} {word}"
         for key, word in (("timeouts", "too late"), ("errors", "with an error"))

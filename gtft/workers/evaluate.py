@@ -85,7 +85,7 @@ def work(job: Job, report: Reporter) -> Artifact:
         generations = _answer(job, recipe, panel, prompts, report)
     except StopRequested as e:
         raise Stopped(e.done, "the answers so far are kept") from e
-    passed = outcomes(generations)
+    passed = outcomes(generations, chosen)
     report.progress(0, None, "answers", None, "asking the real bd and gt")
     real_tools = ask_real_tools(chosen, generations, os.environ)
     memorisation = probe_memory(job, recipe, loaded, trained, report)

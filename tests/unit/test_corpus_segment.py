@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gtft.corpus.example import Call, Conversation, Entry
 from gtft.corpus.redaction.redactor import Redactor
-from gtft.corpus.segment import Cut, Limits, assemble, clip, cut
+from gtft.corpus.segment import Cut, Limits, assemble, clip, cut, shorten
 from gtft.corpus.tally import Tally
 
 WIDE = Limits(window=8000, result=400)
@@ -159,3 +159,12 @@ def test_each_answer_is_trained_once_and_no_window_is_too_long(
         assert sum(len(m["content"]) for m in e.messages) <= window + 400
         roles = [m["role"] for m in e.messages]
         assert ("user", "user") not in list(itertools.pairwise(roles))
+
+
+def test_a_line_is_never_cut_inside_a_word() -> None:
+    """Half of a pseudonym looks like a user's name to the second reader."""
+    line = "see /Users/user9bfa55/src and /Users/userf84f09/Work"
+    for limit in range(1, len(line) + 1):
+        short = shorten(line, limit)
+        assert len(short) <= max(limit, 1)
+        assert short == line or set(short.removesuffix("…").split()) <= set(line.split())

@@ -83,6 +83,7 @@ def test_flipped_items_come_with_both_answers(pair: list[Artifact]) -> None:
     assert "older words" in text and "newer words" in text
     assert "14 more" in text
     assert max(map(len, text.splitlines())) <= 80
+    assert "p corrected" in text
     assert json.loads(json.dumps(found.to_json()))["common"] == 20
 
 

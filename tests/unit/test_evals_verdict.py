@@ -24,6 +24,7 @@ from verdict_case import (
 
 from gtft.cli.main import main as cli
 from gtft.evals.advice import judge, write_headline
+from gtft.evals.blocks import Table
 from gtft.evals.item import Item
 from gtft.evals.page import draw_page
 from gtft.evals.report import make_summary, make_timing
@@ -326,6 +327,22 @@ def test_the_verdict_says_everything_a_witness_needs(world: dict[str, Any]) -> N
         assert f["id"] in text and f["answer"] in text
 
 
+def test_a_stored_report_reads_as_the_one_just_made(world: dict[str, Any]) -> None:
+    """JSON on disk has sorted keys; candidates keep their order for people."""
+    stored = json.loads(json.dumps(world, sort_keys=True))
+    assert write_verdict(stored) == write_verdict(world)
+    assert draw_page(stored) == draw_page(world)
+
+
+def test_a_terminal_shows_some_failed_safety_items_and_where_the_others_are() -> None:
+    items = make_items(heldout=100)
+    told = report(measure(items, answer_all(items, base=0, tuned=0)))
+    text = write_terminal(told)
+    assert text.count("tuned says") == 8 or text.count("wrong") == 8
+    assert "12 more: gtft eval items --failed --capability safety" in text
+    assert write_verdict(told).count("tuned says") == 20
+
+
 def test_what_was_not_measured_says_so() -> None:
     items = make_items(heldout=10)
     text = write_verdict(report(measure(items, answer_all(items, base=0, tuned=5))))
@@ -340,6 +357,17 @@ def test_the_terminal_form_fits_and_has_no_colour(world: dict[str, Any], width: 
     assert max(map(len, text.splitlines())) <= width
     assert "\x1b" not in text
     assert "patrol-decision" in text and "Safe to deploy?" in text
+
+
+def test_no_figure_is_cut_off_at_80_columns(world: dict[str, Any]) -> None:
+    timing = make_timing(make_world().generations)
+    text = write_terminal(world, timing, 80)
+    tables = [b for s in list_sections(world, timing) for b in s.blocks if isinstance(b, Table)]
+    assert len(tables) > 8
+    for t in tables:
+        for at in t.numeric:
+            assert all(row[at] in text for row in t.rows), t.columns[at]
+            assert t.columns[at] in text
 
 
 def poison(value: Any) -> Any:

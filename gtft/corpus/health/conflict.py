@@ -18,6 +18,7 @@ import msgspec
 import xxhash
 
 from gtft.corpus.example import Example
+from gtft.corpus.segment import shorten
 
 # A longer answer is prose: two ways to word it are no contradiction.
 LONGEST_DECISION = 400
@@ -207,7 +208,7 @@ def _excerpt(message: dict[str, Any] | None) -> str:
         for c in message.get("tool_calls") or ()
     )
     text = " ".join((message["content"][:2000] + " " + calls[:2000]).split())
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    return shorten(text, _SHOWN_CHARACTERS)
 
 
 _RULE = re.compile(r"`((?:gt|bd) [a-z][^`\n]{0,80})`")

@@ -10,6 +10,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from gtft.corpus.health.render import clean
+from gtft.corpus.segment import shorten
 
 WIDTH = 760
 # The column of labels is as wide as its longest label, within these.
@@ -31,7 +32,7 @@ def escape(text: object, longest: int = 120) -> str:
 
 def _text(x: float, y: float, text: str, kind: str = "", longest: int = 120) -> str:
     shown = clean(text, 4000)
-    cut = shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    cut = shorten(shown, longest)
     title = f"<title>{html.escape(shown)}</title>" if cut != shown else ""
     classes = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}"{classes}>{html.escape(cut)}{title}</text>'

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gtft.corpus.segment import shorten
+
 _ROWS = 15
 _LONGEST = 120
 # In a column of names.
@@ -35,7 +37,7 @@ def clean(value: object, longest: int = _LONGEST) -> str:
     """One line without control, invisible or direction characters."""
     kept = "".join(_keep(c) for c in str(value)[: 4 * longest])
     line = " ".join(kept.split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    return shorten(line, longest)
 
 
 def rank(counts: Mapping[str, int]) -> list[tuple[str, int]]:
