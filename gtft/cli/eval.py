@@ -200,26 +200,43 @@ def show(ctx: click.Context, eval_id: str | None, as_json: bool) -> None:
 def _show(found: Artifact, as_json: bool) -> None:
     from gtft.artifact import verify_artifact
     from gtft.evals.library import KIND
-    from gtft.evals.verdict import write_terminal
     from gtft.shelf import read_document
 
     verify_artifact(found.path, kind=KIND, expect=found.id)
-    report = read_document(found, "report.json")
-    has_timing = any(f.name == "timing.json" for f in found.files)
-    timing = read_document(found, "timing.json") if has_timing else None
 
     def render() -> None:
         click.echo(f"eval {short_id(found.id)}\n")
-        if "advice" not in report:
-            # One that an earlier gtft wrote.
-            click.echo(found.file("verdict.md").read_text("utf-8").rstrip())
-            return
-        width = shutil.get_terminal_size().columns
-        click.echo(write_terminal(report, timing, min(width, 100)).rstrip())
-        click.echo(f"\nwith plots: {found.path / 'verdict.html'}")
+        echo_verdict(found)
 
-    data = {"id": found.id, "path": str(found.path), "report": report, "timing": timing}
+    data = {
+        "id": found.id,
+        "path": str(found.path),
+        "report": read_document(found, "report.json"),
+        "timing": _read_timing(found),
+    }
     emit(data, as_json, render)
+
+
+def echo_verdict(found: Artifact) -> None:
+    """The verdict as a terminal shows it best."""
+    from gtft.evals.verdict import write_terminal
+    from gtft.shelf import read_document
+
+    report = read_document(found, "report.json")
+    if "advice" not in report:
+        # One that an earlier gtft wrote.
+        click.echo(found.file("verdict.md").read_text("utf-8").rstrip())
+        return
+    width = min(shutil.get_terminal_size().columns, 100)
+    click.echo(write_terminal(report, _read_timing(found), width).rstrip())
+    click.echo(f"\nwith plots: {found.path / 'verdict.html'}")
+
+
+def _read_timing(found: Artifact) -> dict[str, Any] | None:
+    from gtft.shelf import read_document
+
+    has = any(f.name == "timing.json" for f in found.files)
+    return read_document(found, "timing.json") if has else None
 
 
 @command.command()

@@ -63,7 +63,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
     """The evidence, hashed again now: the verdict, the worst failures, and every safety item."""
     from gtft.artifact import read_artifact
-    from gtft.cli.eval import print_item
+    from gtft.cli.eval import echo_verdict, print_item
     from gtft.evals.library import read_answers
     from gtft.evals.pick import find_worst
     from gtft.evals.score import SAFETY
@@ -72,7 +72,8 @@ def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
     ws = open_here(ctx)
     row = find_waiting(ws, bead)
     seen = gather_evidence(ws, row)
-    answered = read_answers(read_artifact(Path(seen["artifacts"][-1]["path"])))
+    found = read_artifact(Path(seen["artifacts"][-1]["path"]))
+    answered = read_answers(found)
     safety = [a for a in answered if a.item.capability == SAFETY]
     failed = find_worst(answered, worst)
     data = {
@@ -85,12 +86,13 @@ def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
         click.echo(f"eval of {row.run_id}, done by {row.worker}; bead {row.bead_id}\n")
         for a in seen["artifacts"]:
             click.echo(f"  {a['stage']:<8} {short_id(a['id'])}  hash holds  {a['path']}")
-        click.echo("\n" + Path(seen["verdict_file"]).read_text("utf-8"))
-        click.echo(f"# The {len(failed)} worst failures\n")
+        click.echo("")
+        echo_verdict(found)
+        click.echo(f"\nThe {len(failed)} worst failures\n")
         for answer in failed:
             print_item(answer)
         passed = sum(bool(a.tuned["passed"]) for a in safety)
-        click.echo(f"# Every safety item: tuned passes {passed} of {len(safety)}\n")
+        click.echo(f"Every safety item: tuned passes {passed} of {len(safety)}\n")
         # What failed first: it is what the witness must see.
         for answer in sorted(safety, key=lambda a: bool(a.tuned["passed"])):
             print_item(answer)

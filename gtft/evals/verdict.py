@@ -315,8 +315,14 @@ def _tell_cost(report: Figures, timing: Figures | None) -> Iterator[Block]:
                 *([f"{t['median_s']:.2f}", f"{t['p95_s']:.2f}"] if t else ["", ""]),
             ]
         )
-    columns: Sequence[str]
-    columns = ("candidate", "tokens read", "written", "cost", "median s", "95 % within s")
+    columns: Sequence[str] = (
+        "candidate",
+        "tokens read",
+        "written",
+        "cost",
+        "median s",
+        "95 % within s",
+    )
     if timing is None:
         columns, rows = columns[:4], [r[:4] for r in rows]
     yield Table(columns, rows, numeric=range(1, len(columns)))

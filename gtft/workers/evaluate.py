@@ -28,7 +28,7 @@ from gtft.evals.load import Candidates, find_base, find_role, load_candidates, r
 from gtft.evals.overlap import Overlap, remove_overlap
 from gtft.evals.page import draw_page
 from gtft.evals.pick import pick
-from gtft.evals.promptfoo import tell_cases
+from gtft.evals.promptfoo import Cases, leave_out, tell_cases
 from gtft.evals.real_tools import ask_real_tools
 from gtft.evals.report import Measured, make_report, make_summary, make_timing
 from gtft.evals.score import SAFETY, GateSettings, judge_gates, outcomes
@@ -94,7 +94,7 @@ def work(job: Job, report: Reporter) -> Artifact:
         report.warn(found["code"], found["told"])
     duels = _ask_blind(recipe, panel, corpus, job.seed)
     gates = judge_gates(chosen, passed, _gates(recipe), memorisation)
-    cases = gathered.cases
+    cases = _name_left_out(gathered.cases, chosen, overlap)
     doc = make_report(
         Measured(
             items=chosen,
@@ -165,6 +165,16 @@ def _choose(
             fix="harvest more sessions, or add the suite: gtft run RECIPE --set eval.suites='[\"authored\"]'",
         )
     return sorted(chosen, key=lambda i: (i.suite, i.id))
+
+
+def _name_left_out(cases: Cases | None, chosen: Sequence[Item], overlap: Overlap) -> Cases | None:
+    """Gas Town's cases with the reason of each that was not asked."""
+    if cases is None:
+        return None
+    left = {i.id for i in cases.items} - {i.id for i in chosen}
+    trained = left & {r.item for r in overlap.removed}
+    cases = leave_out(cases, trained, "it stands in the training set")
+    return leave_out(cases, left - trained, "longer than the context, or above eval.max_items")
 
 
 def _answer(
@@ -254,7 +264,8 @@ def _count_conflicts(corpus: Artifact) -> int | None:
     if not any(f.name == "health.json" for f in corpus.files):
         return None
     found = read_document(corpus, "health.json").get("conflicts")
-    return len(found.get("shown", ())) if isinstance(found, dict) else None
+    flagged = found.get("flagged") if isinstance(found, dict) else None
+    return flagged if isinstance(flagged, int) else None
 
 
 def _gates(recipe: Recipe) -> GateSettings:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from gtft.artifact import Artifact
 from gtft.contract import Job
+from gtft.errors import MissingExtra
+from gtft.evals.checks.promptfoo import find_node
 from gtft.evals.heldout import build_heldout
 from gtft.evals.item import Item
 from gtft.evals.promptfoo import SUITE as MODEL_EVAL
-from gtft.evals.promptfoo import Cases, find_cases_folders, read_cases
+from gtft.evals.promptfoo import Cases, find_cases_folders, leave_out, read_cases
 from gtft.evals.shipped import read_file, read_shipped
 from gtft.recipe.schema import Recipe
 
@@ -47,6 +50,11 @@ def gather_items(job: Job, recipe: Recipe, corpus: Artifact) -> Gathered:
         found.not_run.append((MODEL_EVAL, why))
         return found
     cases = read_cases(folders[0])
+    try:
+        find_node(os.environ.get("PATH"))
+    except MissingExtra as e:
+        found.not_run.append((MODEL_EVAL, f"{e.what}: {e.why}"))
+        cases = leave_out(cases, {i.id for i in cases.items}, e.what)
     return Gathered([*found.items, *cases.items], found.dropped, found.not_run, cases)
 
 

@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals_case import make_corpus, make_job
+from gtft.contract import Job
 from gtft.errors import InputError, MissingExtra
 from gtft.evals.checks import run_check
 from gtft.evals.checks.promptfoo import Judge, find_node, make_body
 from gtft.evals.item import CheckSpec, Item
 from gtft.evals.promptfoo import find_cases_folders, leave_out, read_cases, tell_cases
+from gtft.recipe.schema import Recipe
+from gtft.workers.gathering import gather_items
 from promptfoo_case import CONFIG, PROMPT, add_vars, answer, assert_also, make_test, write_suite
 from town_case import need_tools
 
@@ -505,3 +509,21 @@ def test_a_check_without_assertions_of_its_own_still_needs_the_defaults(tmp_path
     assert not run_check(item.check, answer("drain")).passed
     spec = CheckSpec("promptfoo", {**item.check.args, "assertions": []})
     assert run_check(spec, "anything").passed
+
+
+def test_an_evaluation_without_node_says_so_and_judges_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_tools("node")
+    corpus = make_corpus(tmp_path / "artifacts", [], [])
+    write_suite(tmp_path / "gt-model-eval", [make_test()])
+    folder = make_job(tmp_path, corpus, corpus, suites=["gt-model-eval"])
+    job = Job.model_validate_json((folder / "job.json").read_text())
+    recipe = Recipe.model_validate_json(json.dumps(job.recipe))
+    assert len(gather_items(job, recipe, corpus).items) == 1
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = gather_items(job, recipe, corpus)
+    assert found.items == []
+    assert found.cases is not None
+    assert "Node.js" in found.cases.not_run[0].reason
+    assert found.not_run[0][0] == "gt-model-eval"
