@@ -155,7 +155,7 @@ def run(
     if isinstance(made, Paused):
         emit({"paused": made.text}, as_json, lambda: click.echo(f"stopped: {made.text}"))
         ctx.exit(PAUSED_EXIT)
-    _show(read_artifact(made.path), as_json)
+    _show(read_artifact(made.path), ws.path, as_json)
 
 
 @command.command("compare")
@@ -194,31 +194,32 @@ def show(ctx: click.Context, eval_id: str | None, as_json: bool) -> None:
     gtft eval show
     gtft eval show 4f2a90 --json     # all figures
     """
-    _show(_find(ctx, eval_id), as_json)
+    _show(_find(ctx, eval_id), find_artifacts(ctx).parent, as_json)
 
 
-def _show(found: Artifact, as_json: bool) -> None:
+def _show(found: Artifact, workspace: Path, as_json: bool) -> None:
     from gtft.artifact import verify_artifact
-    from gtft.evals.library import KIND
+    from gtft.evals.library import KIND, read_timing
     from gtft.shelf import read_document
 
     verify_artifact(found.path, kind=KIND, expect=found.id)
 
     def render() -> None:
         click.echo(f"eval {short_id(found.id)}\n")
-        echo_verdict(found)
+        echo_verdict(found, workspace)
 
     data = {
         "id": found.id,
         "path": str(found.path),
         "report": read_document(found, "report.json"),
-        "timing": _read_timing(found),
+        "timing": read_timing(workspace, found),
     }
     emit(data, as_json, render)
 
 
-def echo_verdict(found: Artifact) -> None:
+def echo_verdict(found: Artifact, workspace: Path) -> None:
     """The verdict as a terminal shows it best."""
+    from gtft.evals.library import read_timing
     from gtft.evals.verdict import write_terminal
     from gtft.shelf import read_document
 
@@ -228,15 +229,8 @@ def echo_verdict(found: Artifact) -> None:
         click.echo(found.file("verdict.md").read_text("utf-8").rstrip())
         return
     width = min(shutil.get_terminal_size().columns, 100)
-    click.echo(write_terminal(report, _read_timing(found), width).rstrip())
+    click.echo(write_terminal(report, read_timing(workspace, found), width).rstrip())
     click.echo(f"\nwith plots: {found.path / 'verdict.html'}")
-
-
-def _read_timing(found: Artifact) -> dict[str, Any] | None:
-    from gtft.shelf import read_document
-
-    has = any(f.name == "timing.json" for f in found.files)
-    return read_document(found, "timing.json") if has else None
 
 
 @command.command()

@@ -87,7 +87,7 @@ def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
         for a in seen["artifacts"]:
             click.echo(f"  {a['stage']:<8} {short_id(a['id'])}  hash holds  {a['path']}")
         click.echo("")
-        echo_verdict(found)
+        echo_verdict(found, ws.path)
         click.echo(f"\nThe {len(failed)} worst failures\n")
         for answer in failed:
             print_item(answer)

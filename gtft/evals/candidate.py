@@ -61,6 +61,6 @@ class Candidate(Protocol):
         ...
 
     def answer(self, batch: Sequence[Prompt], seed: int) -> list[Reply]:
-        """One reply per prompt, in order; never raises for what one prompt does. ``seed`` 0 with one seed is
-        greedy decoding."""
+        """One reply per prompt, in order; never raises for what one prompt does. ``seed`` 0 is greedy decoding,
+        others draw."""
         ...

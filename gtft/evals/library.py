@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gtft.artifact import Artifact, short_id
+from gtft.artifact import Artifact, short_id, write_json
 from gtft.errors import EvidenceError
 from gtft.evals.item import Item, read_items, read_jsonl
 
 KIND = "eval"
+TIMINGS = "timings"
 _Lines = Sequence[dict[str, Any]]
 
 
@@ -61,3 +64,22 @@ def _decide(lines: _Lines) -> dict[str, Any]:
     ordered = sorted(lines, key=lambda g: g.get("seed", 0))
     passed = 2 * sum(bool(g["passed"]) for g in ordered) > len(ordered)
     return next(g for g in ordered if bool(g["passed"]) == passed)
+
+
+def write_timing(workspace: Path, found: Artifact, timing: Mapping[str, Any]) -> None:
+    """Keep how long the answers took, beside the artifact: the same answers are the same artifact on any day."""
+    folder = workspace / TIMINGS
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{short_id(found.id)}.json", dict(timing))
+
+
+def read_timing(workspace: Path, found: Artifact) -> dict[str, Any] | None:
+    """What `write_timing` kept; None where the eval was made elsewhere. Raises EvidenceError for another shape."""
+    path = workspace / TIMINGS / f"{short_id(found.id)}.json"
+    try:
+        doc = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise EvidenceError(f"{path} cannot be read", why=str(e), fix=f"remove {path.name}") from e
+    return doc if isinstance(doc, dict) else None

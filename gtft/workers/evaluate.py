@@ -24,6 +24,7 @@ from gtft.evals.candidate import Prompt
 from gtft.evals.fit import warn as warn_of_fit
 from gtft.evals.generate import Generation, StopRequested, generate, make_key
 from gtft.evals.item import Item, read_jsonl
+from gtft.evals.library import write_timing
 from gtft.evals.load import Candidates, find_base, find_role, load_candidates, read_base
 from gtft.evals.overlap import Overlap, remove_overlap
 from gtft.evals.page import draw_page
@@ -117,17 +118,17 @@ def work(job: Job, report: Reporter) -> Artifact:
         ),
         gates,
     )
-    timing = make_timing(generations)
     with stage_artifact(job.artifacts, KIND, parents=(corpus.id, adapter.id)) as staging:
         _write_lines(staging.path / "items.jsonl", [i.to_json() for i in chosen])
         _write_lines(staging.path / LOG, _order(generations))
         if duels:
             write_file(staging.path / blind.FILE, blind.write_duels(duels))
         write_json(staging.path / "report.json", doc)
-        write_json(staging.path / "timing.json", timing)
-        write_file(staging.path / "verdict.md", write_verdict(doc, timing).encode())
-        write_file(staging.path / "verdict.html", draw_page(doc, timing).encode())
+        write_file(staging.path / "verdict.md", write_verdict(doc).encode())
+        write_file(staging.path / "verdict.html", draw_page(doc).encode())
         write_json(staging.path / SUMMARY_FILE, make_summary(doc))
+    # Beside the artifact, which holds no clock.
+    write_timing(job.workspace, staging.result, make_timing(generations))
     return staging.result
 
 
