@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-SIZES = (8, 16, 32, 64, 128, 256)
+SIZES = (8, 16, 32, 64, 128)
 RULES = "You work in Gas Town. Rule {n}: look at the bead, then act on it, and tell the mayor what you did. "
 
 
@@ -177,7 +177,6 @@ def main() -> None:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    from gtft.dialect import learn_dialect
     from gtft.evals.generate import write_prompts
 
     room = model.config.max_position_embeddings - args.tokens
@@ -187,7 +186,6 @@ def main() -> None:
     assert [tuple(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts] == [
         p.ids for p in prompts
     ]
-    assert learn_dialect(tokenizer).template
     told = sum(p.numel() for p in model.parameters()) / 1e6
     print(
         f"{len(items)} items, {sum(len(p.ids) for p in prompts)} prompt tokens, model of {told:.1f} M"
