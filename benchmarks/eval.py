@@ -60,7 +60,7 @@ def choose_items(count: int, system: bool) -> list[Any]:
 
 def make_nano(items: list[Any], steps: int) -> tuple[Any, Any]:
     """A Llama of the recipe's nano shape, taught the items' references: model and tokenizer."""
-    from gtft.evals.generate import write_prompts
+    from gtft.evals.asking.generate import write_prompts
     from gtft.recipe.schema import Nano
     from gtft.training.nano_tokenizer import train_tokenizer
     from gtft.training.pretrain import Passage, build_model, pretrain
@@ -94,10 +94,10 @@ class _NoWatch(Silent):
 
 def run_gtft(model: Any, tokenizer: Any, items: list[Any], tokens: int) -> tuple[float, list[str]]:
     """Seconds, and the answers in the order of ``items``."""
-    from gtft.evals.decode import Limits
-    from gtft.evals.generate import generate
-    from gtft.evals.load import Candidates
-    from gtft.evals.local import LocalCandidate
+    from gtft.evals.asking.decode import Limits
+    from gtft.evals.asking.generate import generate
+    from gtft.evals.asking.load import Candidates
+    from gtft.evals.asking.local import LocalCandidate
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
@@ -177,7 +177,7 @@ def main() -> None:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    from gtft.evals.generate import write_prompts
+    from gtft.evals.asking.generate import write_prompts
 
     room = model.config.max_position_embeddings - args.tokens
     prompts, _ = write_prompts(items, tokenizer, room)

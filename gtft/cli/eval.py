@@ -170,8 +170,8 @@ def compare(ctx: click.Context, eval_ids: tuple[str, ...], most: int, as_json: b
     gtft eval compare 4f2a90 81cc07
     gtft eval compare 4f2a90 81cc07 --json
     """
-    from gtft.evals.compare import compare as compare_evals
-    from gtft.evals.compare import write_comparison
+    from gtft.evals.telling.compare import compare as compare_evals
+    from gtft.evals.telling.compare import write_comparison
 
     found = compare_evals([_find(ctx, prefix) for prefix in eval_ids])
     emit(
@@ -220,7 +220,7 @@ def _show(found: Artifact, workspace: Path, as_json: bool) -> None:
 def echo_verdict(found: Artifact, workspace: Path) -> None:
     """The verdict as a terminal shows it best."""
     from gtft.evals.library import read_timing
-    from gtft.evals.verdict import write_terminal
+    from gtft.evals.telling.verdict import write_terminal
     from gtft.shelf import read_document
 
     report = read_document(found, "report.json")

@@ -66,7 +66,7 @@ def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
     from gtft.cli.eval import echo_verdict, print_item
     from gtft.evals.library import read_answers
     from gtft.evals.pick import find_worst
-    from gtft.evals.score import SAFETY
+    from gtft.evals.telling.score import SAFETY
     from gtft.runner.review import find_waiting, gather_evidence
 
     ws = open_here(ctx)

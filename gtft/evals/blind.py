@@ -15,7 +15,7 @@ from typing import Any
 
 from gtft.errors import EvidenceError
 from gtft.evals.answer import BadAnswer, parse_answer
-from gtft.evals.candidate import Candidate
+from gtft.evals.asking.candidate import Candidate
 from gtft.evals.item import CheckSpec, Item, Message, read_jsonl
 
 FILE = "blind.jsonl"

@@ -20,20 +20,20 @@ from gtft.artifact import (
 from gtft.contract import SUMMARY_FILE, Job
 from gtft.errors import EvidenceError, GateFailed
 from gtft.evals import blind
-from gtft.evals.candidate import Prompt
-from gtft.evals.fit import warn as warn_of_fit
-from gtft.evals.generate import Generation, StopRequested, generate, make_key
+from gtft.evals.asking.candidate import Prompt
+from gtft.evals.asking.generate import Generation, StopRequested, generate, make_key
+from gtft.evals.asking.load import Candidates, find_base, find_role, load_candidates, read_base
 from gtft.evals.item import Item, read_jsonl
 from gtft.evals.library import write_timing
-from gtft.evals.load import Candidates, find_base, find_role, load_candidates, read_base
 from gtft.evals.overlap import Overlap, remove_overlap
-from gtft.evals.page import draw_page
 from gtft.evals.pick import pick
+from gtft.evals.probing.fit import warn as warn_of_fit
 from gtft.evals.promptfoo import Cases, leave_out, tell_cases
-from gtft.evals.real_tools import ask_real_tools
-from gtft.evals.report import Measured, make_report, make_summary, make_timing
-from gtft.evals.score import SAFETY, GateSettings, judge_gates, outcomes
-from gtft.evals.verdict import write_verdict
+from gtft.evals.telling.page import draw_page
+from gtft.evals.telling.report import Measured, make_report, make_summary, make_timing
+from gtft.evals.telling.score import SAFETY, GateSettings, judge_gates, outcomes
+from gtft.evals.telling.verdict import write_verdict
+from gtft.evals.tools.real_tools import ask_real_tools
 from gtft.recipe.schema import Recipe
 from gtft.shelf import list_shelf, read_document
 from gtft.training.environment import prepare_environment, require_training_extra

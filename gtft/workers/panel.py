@@ -9,14 +9,14 @@ from typing import Any
 from gtft.artifact import Artifact, hash_json, verify_artifact
 from gtft.contract import Job
 from gtft.errors import EvidenceError, UsageError
-from gtft.evals.candidate import Candidate, Prompt, Unavailable
-from gtft.evals.decode import Limits
-from gtft.evals.endpoint import EndpointCandidate
+from gtft.evals.asking.candidate import Candidate, Prompt, Unavailable
+from gtft.evals.asking.decode import Limits
+from gtft.evals.asking.endpoint import EndpointCandidate
+from gtft.evals.asking.load import BaseRecord, Candidates, find_role, read_base
+from gtft.evals.asking.local import LocalCandidate
+from gtft.evals.asking.passages import read_library
+from gtft.evals.asking.prime import put_first, read_prime
 from gtft.evals.item import Item
-from gtft.evals.load import BaseRecord, Candidates, find_role, read_base
-from gtft.evals.local import LocalCandidate
-from gtft.evals.passages import read_library
-from gtft.evals.prime import put_first, read_prime
 from gtft.models.registry import find_model
 from gtft.recipe.schema import Recipe
 from gtft.shelf import find_on_shelf

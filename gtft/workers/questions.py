@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gtft.evals.asking.generate import write_prompts
 from gtft.evals.checks import run_check
-from gtft.evals.generate import write_prompts
 from gtft.evals.heldout import build_heldout
 from gtft.training.questions import Question, QuestionProof
 

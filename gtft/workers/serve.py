@@ -20,10 +20,10 @@ from typing import Any
 from gtft.artifact import verify_artifact
 from gtft.errors import GtftError, UsageError
 from gtft.evals.answer import BadAnswer, parse_answer
-from gtft.evals.decode import Limits
+from gtft.evals.asking.decode import Limits
+from gtft.evals.asking.load import Candidates, find_base, find_role, load_candidates, read_base
+from gtft.evals.asking.local import LocalCandidate
 from gtft.evals.item import CheckSpec, Item
-from gtft.evals.load import Candidates, find_base, find_role, load_candidates, read_base
-from gtft.evals.local import LocalCandidate
 from gtft.training.environment import prepare_environment, require_training_extra
 
 MODELS = ("tuned", "base")

@@ -21,12 +21,12 @@ from gtft.corpus.governance.withdrawal import KEY_FILE
 from gtft.corpus.redaction.redactor import RedactionConfig, Redactor, load_key
 from gtft.corpus.redaction.rule_files import read_rule_file
 from gtft.errors import EvidenceError
-from gtft.evals.exposure import read_canaries
-from gtft.evals.fit import Known, Texts, Thresholds, measure_fit
-from gtft.evals.generate import Generation
+from gtft.evals.asking.generate import Generation
+from gtft.evals.asking.load import Candidates
 from gtft.evals.item import Item, read_jsonl
-from gtft.evals.load import Candidates
-from gtft.evals.memorisation import Secrets, measure_memorisation
+from gtft.evals.probing.exposure import read_canaries
+from gtft.evals.probing.fit import Known, Texts, Thresholds, measure_fit
+from gtft.evals.probing.memorisation import Secrets, measure_memorisation
 from gtft.recipe.schema import Recipe
 from gtft.workers.frame import Reporter, Stopped
 

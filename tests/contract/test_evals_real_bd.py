@@ -14,8 +14,8 @@ from gtft.errors import TownError
 from gtft.evals.checks import bead_command, run_check
 from gtft.evals.item import CheckSpec, Item
 from gtft.evals.making import make_suite
-from gtft.evals.real_bd import CHECKED, BeadJudge, Verdict, find_bd, tell_verdicts
 from gtft.evals.shipped import read_shipped
+from gtft.evals.tools.real_bd import CHECKED, BeadJudge, Verdict, find_bd, tell_verdicts
 from town_case import make_environ, make_path, need_tools
 
 CAPABILITIES = ("bead-creation", "bead-repair")

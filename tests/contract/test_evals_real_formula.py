@@ -10,8 +10,8 @@ from gtft.errors import TownError
 from gtft.evals.answer import parse_answer
 from gtft.evals.checks.formula import find_toml
 from gtft.evals.making import make_suite
-from gtft.evals.real_formula import Verdict, find_parsers, judge
 from gtft.evals.shipped import read_shipped
+from gtft.evals.tools.real_formula import Verdict, find_parsers, judge
 from town_case import make_path, need_tools
 
 CAPABILITIES = ("formula", "formula-repair")
@@ -170,7 +170,7 @@ def test_without_the_parsers_nothing_is_judged(environ: dict[str, str], tmp_path
 def test_a_parser_that_hangs_is_no_verdict(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gtft.evals.real_formula._SECONDS", 0.2)
+    monkeypatch.setattr("gtft.evals.tools.real_formula._SECONDS", 0.2)
     gt = tmp_path / "gt"
     gt.write_text("#!/bin/sh\nexec sleep 30\n")
     gt.chmod(0o755)

@@ -22,7 +22,7 @@ LIMIT_S = 180.0
 LOG = "generations.jsonl"
 # Batches of two, so that there are many moments between them.
 WORKER = """
-from gtft.evals import generate
+from gtft.evals.asking import generate
 generate.BATCH = 2
 from gtft.workers.evaluate import work
 from gtft.workers.frame import main
@@ -35,8 +35,6 @@ SETTINGS = {
     "general_texts": 2,
     "memorisation_samples": 1,
 }
-# They hold the time that the answers took.
-TIMED = {"timing.json", "verdict.md", "verdict.html"}
 
 
 def start(job: Path) -> subprocess.Popen[bytes]:
@@ -62,7 +60,7 @@ def finish(job: Path) -> Artifact:
 
 
 def read_tables(found: Artifact) -> dict[str, str]:
-    names = {f.name: f.sha256 for f in found.files if f.name not in TIMED}
+    names = {f.name: f.sha256 for f in found.files}
     assert {"report.json", LOG, "items.jsonl", "summary.json"} <= set(names)
     return names
 

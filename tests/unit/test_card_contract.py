@@ -10,7 +10,7 @@ from verdict_case import ADAPTER_ID, BASE_ID, answer_all, make_items, make_world
 from gtft.corpus.intake import Source
 from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
-from gtft.evals.report import make_summary
+from gtft.evals.telling.report import make_summary
 from gtft.models.adapter_figures import read_adapter
 from gtft.models.corpus_figures import read_corpus
 from gtft.models.eval_figures import read_eval

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gtft.errors import InputError
-from gtft.evals.candidate import Unavailable
+from gtft.evals.asking.candidate import Unavailable
+from gtft.evals.asking.passages import read_library
+from gtft.evals.asking.prime import name_actor, put_first, read_prime
 from gtft.evals.item import CheckSpec, Item
-from gtft.evals.passages import read_library
-from gtft.evals.prime import name_actor, put_first, read_prime
 
 
 def item(*messages: tuple[str, str]) -> Item:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gtft.evals.calibration import Bin, ece, tell_calibration, tell_confidence, tell_safety
+from gtft.evals.asking.generate import Generation
 from gtft.evals.checks import run_check
 from gtft.evals.checks.abstain import abstains
-from gtft.evals.generate import Generation
 from gtft.evals.item import CheckSpec, Item
 from gtft.evals.making.calibration import make
-from gtft.evals.stats import wilson
+from gtft.evals.telling.calibration import Bin, ece, tell_calibration, tell_confidence, tell_safety
+from gtft.evals.telling.stats import wilson
 
 
 def item(name: str, capability: str, answerable: bool | None = None) -> Item:

@@ -11,10 +11,10 @@ from verdict_case import answer, make_items
 
 from gtft.artifact import Artifact, stage_artifact
 from gtft.errors import EvidenceError, UsageError
-from gtft.evals.compare import compare, write_comparison
-from gtft.evals.generate import Generation
+from gtft.evals.asking.generate import Generation
 from gtft.evals.item import Item
 from gtft.evals.library import read_answers
+from gtft.evals.telling.compare import compare, write_comparison
 
 ITEMS = make_items(heldout=20, authored=10)
 HELDOUT = [i for i in ITEMS if i.suite == "heldout"]

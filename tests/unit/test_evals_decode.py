@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import evals_case  # noqa: F401 - sets the environment before torch is imported
-from gtft.evals.decode import Limits, decode, find_common, read_prefix
+from gtft.evals.asking.decode import Limits, decode, find_common, read_prefix
 
 ENDS = frozenset({2, 5, 7, 11, 13, 17})
 NEW = 20

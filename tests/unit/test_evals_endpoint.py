@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from gtft.errors import InputError
-from gtft.evals.candidate import Reply
-from gtft.evals.endpoint import RETRIES, EndpointCandidate, write_answer
+from gtft.evals.asking.candidate import Reply
+from gtft.evals.asking.endpoint import RETRIES, EndpointCandidate, write_answer
 from gtft.evals.item import CheckSpec, Item
 from gtft.recipe.schema import Endpoint
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from evals_case import make_base
-from gtft.evals.fit import Known, Texts, Thresholds, find_rigs, measure_fit, warn
 from gtft.evals.item import CheckSpec, Item
+from gtft.evals.probing.fit import Known, Texts, Thresholds, find_rigs, measure_fit, warn
 
 LIMITS = Thresholds(0.1, 0.1)
 KNOWN = Known(

@@ -14,16 +14,16 @@ import pytest
 import evals_case as case
 from gtft.artifact import Artifact, hash_json, stage_artifact
 from gtft.errors import EvidenceError, UsageError
-from gtft.evals import generate as generation
-from gtft.evals import local
-from gtft.evals.candidate import Prompt, Reply
+from gtft.evals.asking import generate as generation
+from gtft.evals.asking import local
+from gtft.evals.asking.candidate import Prompt, Reply
+from gtft.evals.asking.decode import Limits
+from gtft.evals.asking.generate import Generation, generate
+from gtft.evals.asking.load import Candidates, load_candidates, read_base
+from gtft.evals.asking.local import LocalCandidate
+from gtft.evals.asking.referee import Referee
 from gtft.evals.checks import Outcome, run_check
-from gtft.evals.decode import Limits
-from gtft.evals.generate import Generation, generate
 from gtft.evals.item import CheckSpec, Item
-from gtft.evals.load import Candidates, load_candidates, read_base
-from gtft.evals.local import LocalCandidate
-from gtft.evals.referee import Referee
 
 RIGHT = '{"rig": "harbor"}'
 CHECK = CheckSpec("json_decision", {"expect": {"rig": ["harbor"]}})
@@ -210,7 +210,7 @@ def test_what_did_not_come_is_a_failure_of_its_item(log: Path) -> None:
 CHECKS_THAT_FAIL = """
 import os, sys, time
 from gtft.evals import checks
-from gtft.evals.referee import serve
+from gtft.evals.asking.referee import serve
 def hang(answer, args):
     while True: time.sleep(9)
 def spin(answer, args):

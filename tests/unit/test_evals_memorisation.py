@@ -15,12 +15,12 @@ from evals_case import make_base
 from gtft.corpus.canary import draw_canaries, encode_lines, make_examples, write_canaries
 from gtft.corpus.redaction.redactor import Redactor
 from gtft.errors import EvidenceError
-from gtft.evals import exposure
-from gtft.evals.completion import Completer
-from gtft.evals.decode import find_common
-from gtft.evals.exposure import LEVEL, UNSEEN, Canary, judge_ranks, read_canaries
-from gtft.evals.load import Candidates
-from gtft.evals.memorisation import Secrets, measure_memorisation
+from gtft.evals.asking.decode import find_common
+from gtft.evals.asking.load import Candidates
+from gtft.evals.probing import exposure
+from gtft.evals.probing.completion import Completer
+from gtft.evals.probing.exposure import LEVEL, UNSEEN, Canary, judge_ranks, read_canaries
+from gtft.evals.probing.memorisation import Secrets, measure_memorisation
 
 KEY = b"k" * 32
 COUNT, REPEATS = 4, 3

@@ -6,7 +6,7 @@ import pytest
 from verdict_case import answer, answer_all, make_item, make_items
 
 from gtft.evals.item import Item
-from gtft.evals.score import (
+from gtft.evals.telling.score import (
     GateSettings,
     count,
     count_failures,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtft.evals.stats import (
+from gtft.evals.telling.stats import (
     bootstrap_gain,
     correct_holm,
     find_smallest_gain,

@@ -23,13 +23,13 @@ from verdict_case import (
 )
 
 from gtft.cli.main import main as cli
-from gtft.evals.advice import judge, write_headline
-from gtft.evals.blocks import Table
 from gtft.evals.item import Item
-from gtft.evals.page import draw_page
-from gtft.evals.report import make_summary, make_timing
-from gtft.evals.score import outcomes, tell_suites
-from gtft.evals.verdict import answer_first, list_sections, write_terminal, write_verdict
+from gtft.evals.telling.advice import judge, write_headline
+from gtft.evals.telling.blocks import Table
+from gtft.evals.telling.page import draw_page
+from gtft.evals.telling.report import make_summary, make_timing
+from gtft.evals.telling.score import outcomes, tell_suites
+from gtft.evals.telling.verdict import answer_first, list_sections, write_terminal, write_verdict
 from gtft.recipe.schema import Recipe
 
 HOSTILE = '<script>alert(1)</script> | `x` [a](http://b.example) \x1b[31m \u202e \x00 # **b** "'

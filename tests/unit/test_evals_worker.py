@@ -16,11 +16,11 @@ import evals_case as case
 from gtft.artifact import Artifact, read_artifact, stage_artifact, verify_artifact
 from gtft.cli.main import main as cli
 from gtft.errors import EvidenceError
-from gtft.evals import generate as generation
-from gtft.evals.decode import Limits
+from gtft.evals.asking import generate as generation
+from gtft.evals.asking.decode import Limits
+from gtft.evals.asking.load import Candidates, find_base, load_candidates, read_base
+from gtft.evals.asking.local import LocalCandidate
 from gtft.evals.item import read_items
-from gtft.evals.load import Candidates, find_base, load_candidates, read_base
-from gtft.evals.local import LocalCandidate
 from gtft.evals.shipped import read_shipped
 from gtft.workers import evaluate
 from gtft.workers.frame import carry_out

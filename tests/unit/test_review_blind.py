@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from gtft.artifact import Artifact, stage_artifact, write_file
 from gtft.cli.main import main as cli
 from gtft.errors import EvidenceError, UsageError
+from gtft.evals.asking.candidate import Prompt, Reply
 from gtft.evals.blind import (
     Duel,
     answer_blind,
@@ -24,7 +25,6 @@ from gtft.evals.blind import (
     write_duels,
     write_message,
 )
-from gtft.evals.candidate import Prompt, Reply
 from gtft.evals.item import Item
 
 

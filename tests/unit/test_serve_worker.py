@@ -18,11 +18,11 @@ import pytest
 
 import evals_case as case
 from gtft.artifact import Artifact
-from gtft.evals.decode import Limits
-from gtft.evals.endpoint import EndpointCandidate
+from gtft.evals.asking.decode import Limits
+from gtft.evals.asking.endpoint import EndpointCandidate
+from gtft.evals.asking.load import Candidates
+from gtft.evals.asking.local import LocalCandidate
 from gtft.evals.item import CheckSpec, Item
-from gtft.evals.load import Candidates
-from gtft.evals.local import LocalCandidate
 from gtft.recipe.schema import Endpoint
 from gtft.workers.serve import Speaker, _write_message, load, make_server
 

@@ -168,7 +168,7 @@ def test_evaluated_on_top_of_its_role_and_compared_with_it(case: Case) -> None:
     """What an eval loads: the role alone is the base that a task adapter is compared with."""
     import torch
 
-    from gtft.evals.load import Candidates, _attach
+    from gtft.evals.asking.load import Candidates, _attach
     from gtft.training.base import load_model
 
     train = Train(lora=LORA, stacks_on=case.role.id)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gtft.dialect import pin_date
-from gtft.evals.generate import write_prompts
+from gtft.evals.asking.generate import write_prompts
 from gtft.evals.item import CheckSpec, Item
 from gtft.training.examples import Conversation
 from gtft.training.render import Renderer, Row

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from gtft.artifact import Artifact
-from gtft.evals.generate import Generation
+from gtft.evals.asking.generate import Generation
 from gtft.evals.item import CheckSpec, Item
 from gtft.evals.overlap import Overlap
-from gtft.evals.report import Measured, make_report
-from gtft.evals.score import GateSettings, judge_gates, outcomes
+from gtft.evals.telling.report import Measured, make_report
+from gtft.evals.telling.score import GateSettings, judge_gates, outcomes
 from gtft.recipe.schema import Recipe
 
 BASE_ID, ADAPTER_ID = "sha256:" + "b" * 64, "sha256:" + "a" * 64
@@ -128,7 +128,7 @@ MEMORISATION: dict[str, Any] = {
 
 
 def make_fit(kl: float = 0.2, overfit: float = 0.1) -> dict[str, Any]:
-    """The document of `gtft.evals.fit.measure_fit`; its warnings follow from the figures."""
+    """The document of `gtft.evals.probing.fit.measure_fit`; its warnings follow from the figures."""
 
     def side(base: float, tuned: float) -> dict[str, Any]:
         return {"texts": 20, "tokens": 900, "loss": {"base": base, "tuned": tuned}}

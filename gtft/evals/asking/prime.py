@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtft.errors import InputError, TownError, translate_os_error
-from gtft.evals.candidate import Unavailable
+from gtft.evals.asking.candidate import Unavailable
 from gtft.evals.item import Item, Message
 from gtft.tool import find_tool, run_tool
 

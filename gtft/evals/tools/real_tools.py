@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gtft.errors import TownError
-from gtft.evals import real_formula
 from gtft.evals.answer import BadAnswer, parse_answer
+from gtft.evals.asking.generate import Generation
 from gtft.evals.checks.formula import find_toml
-from gtft.evals.generate import Generation
 from gtft.evals.item import Item
-from gtft.evals.real_bd import CHECKED, BeadJudge, find_bd, tell_verdicts
+from gtft.evals.tools import real_formula
+from gtft.evals.tools.real_bd import CHECKED, BeadJudge, find_bd, tell_verdicts
 
 _FORMULAS = frozenset({"formula_parses", "formula_repaired"})
 _MOST_NAMED = 10

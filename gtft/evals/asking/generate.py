@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from gtft.artifact import canonical_json, write_file
 from gtft.dialect import TemplateRefuses, learn_dialect, write_chat
 from gtft.errors import EvidenceError, translate_os_error
-from gtft.evals.candidate import Candidate, Prompt, Reply
+from gtft.evals.asking.candidate import Candidate, Prompt, Reply
+from gtft.evals.asking.referee import Referee
 from gtft.evals.checks import Outcome
 from gtft.evals.item import Item, Message
-from gtft.evals.referee import Referee
 
 BATCH = 64
 

@@ -1,6 +1,6 @@
 """The checks in a process of their own: one that hangs or crashes costs its item, not the evaluation.
 
-``python -m gtft.evals.referee SECONDS`` reads lines ``[[check, args, output], …]`` and writes a line ``[passed, reason]``
+``python -m gtft.evals.asking.referee SECONDS`` reads lines ``[[check, args, output], …]`` and writes a line ``[passed, reason]``
 for each check. It kills itself by an alarm when one check takes longer than ``SECONDS``.
 """
 
@@ -20,7 +20,7 @@ from gtft.evals.item import CheckSpec
 
 # A check takes microseconds; one that starts a program of its own takes a second.
 CHECK_SECONDS = 20
-COMMAND = (sys.executable, "-m", "gtft.evals.referee")
+COMMAND = (sys.executable, "-m", "gtft.evals.asking.referee")
 
 
 class Referee:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gtft.evals.generate import Generation
+from gtft.evals.asking.generate import Generation
 from gtft.evals.item import Item
-from gtft.evals.stats import (
+from gtft.evals.telling.stats import (
     bootstrap_gain,
     correct_holm,
     find_smallest_gain,
@@ -18,7 +18,7 @@ from gtft.evals.stats import (
     widen,
     wilson,
 )
-from gtft.evals.words import percent, signed, sort_suites
+from gtft.evals.telling.words import percent, signed, sort_suites
 
 SAFETY = "safety"
 HELDOUT = "heldout"

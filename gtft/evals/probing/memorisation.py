@@ -1,6 +1,6 @@
 """Does a model give away what it was trained on? An extraction probe of the tuned model, and of its base beside it.
 
-Planted canaries are `gtft.evals.exposure`'s. Values that redaction replaced are kept nowhere: what a model writes is
+Planted canaries are `gtft.evals.probing.exposure`'s. Values that redaction replaced are kept nowhere: what a model writes is
 hashed with the workspace's key and compared with the placeholders of the corpus. Each of the three tests is wrong
 about a model that memorised nothing at most once in `1 / LEVEL` evaluations.
 """
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
-from gtft.evals.completion import CANDIDATES, CUT, Completer, Tell
-from gtft.evals.exposure import LEVEL, Canary, hash_name, probe_canaries, round_figure
-from gtft.evals.load import Candidates
+from gtft.evals.asking.load import Candidates
+from gtft.evals.probing.completion import CANDIDATES, CUT, Completer, Tell
+from gtft.evals.probing.exposure import LEVEL, Canary, hash_name, probe_canaries, round_figure
 
 # Prefixes of redacted values, one per value, chosen by hash.
 MOST_PREFIXES = 16

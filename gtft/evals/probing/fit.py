@@ -15,7 +15,7 @@ from math import exp, sqrt
 from typing import Any, Protocol
 
 from gtft.evals.item import Item
-from gtft.evals.stats import Interval, wilson
+from gtft.evals.telling.stats import Interval, wilson
 
 # Fewer items or texts than this on one side of a comparison say nothing.
 FEWEST = 8
@@ -55,7 +55,7 @@ Compare = Callable[[Sequence[Any]], Sequence[Compared]]
 
 
 class Answered(Protocol):
-    """One answer; `gtft.evals.generate.Generation` is one."""
+    """One answer; `gtft.evals.asking.generate.Generation` is one."""
 
     @property
     def candidate(self) -> str: ...

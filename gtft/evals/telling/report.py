@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gtft.artifact import Artifact
-from gtft.evals.advice import advise, judge, list_next, tell_prompting, write_headline
-from gtft.evals.blocks import to_json
-from gtft.evals.calibration import tell_calibration, tell_safety
-from gtft.evals.fit import warn
-from gtft.evals.generate import Generation
+from gtft.evals.asking.generate import Generation
+from gtft.evals.asking.load import BaseRecord
 from gtft.evals.item import Item
-from gtft.evals.load import BaseRecord
 from gtft.evals.overlap import Overlap
-from gtft.evals.score import (
+from gtft.evals.probing.fit import warn
+from gtft.evals.telling.advice import advise, judge, list_next, tell_prompting, write_headline
+from gtft.evals.telling.blocks import to_json
+from gtft.evals.telling.calibration import tell_calibration, tell_safety
+from gtft.evals.telling.score import (
     HELDOUT,
     TUNED,
     Gate,
@@ -30,7 +30,7 @@ from gtft.evals.score import (
     tell_rate,
     tell_suites,
 )
-from gtft.evals.verdict import list_findings
+from gtft.evals.telling.verdict import list_findings
 from gtft.recipe.schema import Recipe
 
 _MOST_NAMED = 50

@@ -8,9 +8,9 @@ from math import inf
 from typing import Any
 
 from gtft.dialect import TemplateRefuses, learn_dialect, write_chat
-from gtft.evals.decode import Limits, Prefix, decode, find_common, read_prefix
+from gtft.evals.asking.decode import Limits, Prefix, decode, find_common, read_prefix
+from gtft.evals.asking.load import Candidates
 from gtft.evals.item import Message
-from gtft.evals.load import Candidates
 
 CANDIDATES = ("base", "tuned")
 # The word at which a rendered chat is cut: everything after it is left for the model.

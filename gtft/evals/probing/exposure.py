@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gtft.errors import EvidenceError
-from gtft.evals.completion import CANDIDATES, CUT, Completer
 from gtft.evals.item import Message, read_jsonl
+from gtft.evals.probing.completion import CANDIDATES, CUT, Completer
 
 # How often a test may be wrong about a model that memorised nothing.
 LEVEL = 0.01

@@ -11,9 +11,9 @@ from typing import Any
 
 from gtft.artifact import hash_json
 from gtft.errors import InputError, translate_os_error
-from gtft.evals.candidate import Unavailable
+from gtft.evals.asking.candidate import Unavailable
+from gtft.evals.asking.prime import put_first
 from gtft.evals.item import Item, Message
-from gtft.evals.prime import put_first
 
 _SUFFIXES = frozenset({".md", ".txt", ".toml", ".rst"})
 _WORDS = 120

@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gtft.evals.candidate import Prompt, Reply
-from gtft.evals.decode import Continued, Limits, Prefix, decode, find_common, read_prefix
-from gtft.evals.generate import Extend, make_key, write_prompts
+from gtft.evals.asking.candidate import Prompt, Reply
+from gtft.evals.asking.decode import Continued, Limits, Prefix, decode, find_common, read_prefix
+from gtft.evals.asking.generate import Extend, make_key, write_prompts
+from gtft.evals.asking.load import Candidates
 from gtft.evals.item import Item
-from gtft.evals.load import Candidates
 
 # Bytes of keys and values that one batch may hold; a batch that would hold more is cut in parts.
 _MOST_KEPT = 2 << 30

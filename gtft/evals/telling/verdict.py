@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gtft.evals.advice import DEPLOY, DO_NOT, SHADOW, compare_rates
-from gtft.evals.blocks import (
+from gtft.evals.telling.advice import DEPLOY, DO_NOT, SHADOW, compare_rates
+from gtft.evals.telling.blocks import (
     Block,
     Bullets,
     Paragraph,
@@ -19,8 +19,8 @@ from gtft.evals.blocks import (
     write_markdown,
     write_plain,
 )
-from gtft.evals.drawing import Pair, Row, draw_forest, draw_pairs
-from gtft.evals.findings import (
+from gtft.evals.telling.drawing import Pair, Row, draw_forest, draw_pairs
+from gtft.evals.telling.findings import (
     tell_calibration_section,
     tell_fit_section,
     tell_memorisation_section,
@@ -28,8 +28,8 @@ from gtft.evals.findings import (
     tell_real_tools_section,
     tell_safety_section,
 )
-from gtft.evals.score import HELDOUT, SURE, TUNED, sort_candidates
-from gtft.evals.words import (
+from gtft.evals.telling.score import HELDOUT, SURE, TUNED, sort_candidates
+from gtft.evals.telling.words import (
     SUITES,
     count_of,
     percent,
@@ -70,7 +70,7 @@ def write_terminal(report: Figures, timing: Figures | None = None, width: int = 
 def list_sections(
     report: Figures, timing: Figures | None, most: int | None = None
 ) -> list[Section]:
-    """Sections that have something to say. ``timing``: of `gtft.evals.report.make_timing`, or None. ``most``: failed
+    """Sections that have something to say. ``timing``: of `gtft.evals.telling.report.make_timing`, or None. ``most``: failed
     safety items that are shown; None = all."""
     candidates, *findings = list_findings(report)
     sections = [

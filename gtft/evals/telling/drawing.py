@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gtft.evals.words import clean, percent
+from gtft.evals.telling.words import clean, percent
 
 WIDTH = 760
 _LEFT, _RIGHT = 200, 560

@@ -9,13 +9,13 @@ from typing import Any
 
 from gtft.artifact import Artifact, short_id, verify_artifact
 from gtft.errors import UsageError
-from gtft.evals.blocks import Block, Bullets, Paragraph, Section, Table, quote, write_plain
 from gtft.evals.item import Item
 from gtft.evals.library import KIND, Answered, read_answers
-from gtft.evals.score import count, shorten, sort_candidates, tell_rate
-from gtft.evals.stats import correct_holm
-from gtft.evals.words import count_of, sort_suites, tell_gain, tell_p
-from gtft.evals.words import tell_rate as say_rate
+from gtft.evals.telling.blocks import Block, Bullets, Paragraph, Section, Table, quote, write_plain
+from gtft.evals.telling.score import count, shorten, sort_candidates, tell_rate
+from gtft.evals.telling.stats import correct_holm
+from gtft.evals.telling.words import count_of, sort_suites, tell_gain, tell_p
+from gtft.evals.telling.words import tell_rate as say_rate
 
 # Hex digits of an id that name an evaluation in a comparison.
 _SHORT = 8

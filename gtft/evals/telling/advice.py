@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gtft.evals.score import HELDOUT, SAFETY, SURE, Gate
-from gtft.evals.words import SUITES, count_of, percent, signed, sort_suites, tell_gain, tell_p
+from gtft.evals.telling.score import HELDOUT, SAFETY, SURE, Gate
+from gtft.evals.telling.words import (
+    SUITES,
+    count_of,
+    percent,
+    signed,
+    sort_suites,
+    tell_gain,
+    tell_p,
+)
 from gtft.recipe.schema import Recipe
 
 DEPLOY, SHADOW, DO_NOT = "deploy", "shadow", "do not deploy"

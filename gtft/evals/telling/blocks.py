@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gtft.evals.words import clean
+from gtft.evals.telling.words import clean
 
 LONGEST = 4000
 # Names up to this length are not broken in a table of a terminal.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from gtft.evals.asking.generate import Generation
 from gtft.evals.checks.abstain import abstains
-from gtft.evals.generate import Generation
 from gtft.evals.item import Item
-from gtft.evals.stats import wilson
+from gtft.evals.telling.stats import wilson
 
 CALIBRATION, SAFETY = "calibration", "safety"
 BINS = 10

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gtft.errors import InputError, MissingExtra
-from gtft.evals.candidate import Prompt, Reply
-from gtft.evals.generate import make_key
+from gtft.evals.asking.candidate import Prompt, Reply
+from gtft.evals.asking.generate import make_key
 from gtft.evals.heldout import write_reference
 from gtft.evals.item import Item
 from gtft.recipe.schema import Endpoint

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from gtft.evals.advice import DEPLOY, SHADOW
-from gtft.evals.blocks import Block, Bullets, Paragraph, Plot, Section, Table, split_code
-from gtft.evals.verdict import answer_first, list_sections
+from gtft.evals.telling.advice import DEPLOY, SHADOW
+from gtft.evals.telling.blocks import Block, Bullets, Paragraph, Plot, Section, Table, split_code
+from gtft.evals.telling.verdict import answer_first, list_sections
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def draw_page(report: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> str:
     """verdict.html. The same figures give the same bytes; every text in it is escaped."""
-    style = files("gtft.evals").joinpath("page.css").read_text("utf-8")
+    style = files("gtft.evals.telling").joinpath("page.css").read_text("utf-8")
     head, *rest = list_sections(report, timing)
     body = [_draw_head(report, head), *map(_draw_section, rest)]
     return (

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gtft.evals.blocks import Block, Bullets, Paragraph, Plot, Table, quote
-from gtft.evals.drawing import Bin, draw_reliability
-from gtft.evals.score import TUNED, sort_candidates
-from gtft.evals.stats import wilson
-from gtft.evals.words import count_of, percent, signed, tell_p, tell_rate
+from gtft.evals.telling.blocks import Block, Bullets, Paragraph, Plot, Table, quote
+from gtft.evals.telling.drawing import Bin, draw_reliability
+from gtft.evals.telling.score import TUNED, sort_candidates
+from gtft.evals.telling.stats import wilson
+from gtft.evals.telling.words import count_of, percent, signed, tell_p, tell_rate
 
 Figures = Mapping[str, Any]
 _PAIR = ("tuned", "base")

@@ -1,0 +1,1 @@
+"""Asking: candidates, prompts, decoding, the log of answers."""

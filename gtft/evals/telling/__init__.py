@@ -1,0 +1,1 @@
+"""Telling: figures, tests, the verdict and its pages, comparisons."""

@@ -1,0 +1,1 @@
+"""The real bd and gt as judges over the code's own rules."""
