@@ -11,7 +11,9 @@ first() { python3 -c 'import json, sys; print(json.load(sys.stdin)["data"][0][sy
 
 begin=$(date +%s)
 say 'gtft run mol-gtft-quickstart   (harvest, train, eval)'
-gtft run mol-gtft-quickstart --as gizmo/polecats/demo
+# Besides gtft's own items: some about the rules of this town, which nobody else could know.
+gtft run mol-gtft-quickstart --as gizmo/polecats/demo \
+  --set 'eval.files=["examples/town/evals/house-rules.jsonl"]'
 
 run=$(gtft runs list --json | first id)
 bead=$(gtft review list --json | first bead)

@@ -100,6 +100,7 @@ def command(
         if not rest and duels:
             click.echo(
                 f"tuned preferred {told['tuned']} times, base {told['base']}, equally good {told['same']}"
+                " (tuned has trained on these prompts: this is no measure of it)"
             )
             click.echo("the next harvest takes them as preference pairs: gtft run RECIPE")
 

@@ -64,12 +64,20 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 def _list(ctx: click.Context, as_json: bool) -> None:
+    from gtft.artifact import verify_artifact
+    from gtft.errors import EvidenceError
     from gtft.evals.library import KIND
     from gtft.shelf import list_shelf, read_document
 
     shelf = list_shelf(find_artifacts(ctx), KIND)
     rows: list[dict[str, Any]] = []
+    damaged = list(shelf.damaged)
     for found in shelf.found:
+        try:
+            verify_artifact(found.path, kind=KIND, expect=found.id)
+        except EvidenceError as e:
+            damaged.append((found.path.name, e.what))
+            continue
         report = read_document(found, "report.json")
         suites = {
             name: {"n": s["n"], "base": s["base"]["rate"], "tuned": s["tuned"]["rate"]}
@@ -84,7 +92,7 @@ def _list(ctx: click.Context, as_json: bool) -> None:
                 "suites": suites,
             }
         )
-    damaged = [{"folder": name, "why": why} for name, why in shelf.damaged]
+    broken = [{"folder": name, "why": why} for name, why in damaged]
 
     def render() -> None:
         print_table(
@@ -103,10 +111,10 @@ def _list(ctx: click.Context, as_json: bool) -> None:
             ],
             "no evaluation yet: gtft run mol-gtft-quickstart makes one",
         )
-        for d in damaged:
+        for d in broken:
             click.echo(f"damaged: {d['folder']}: {d['why']}", err=True)
 
-    emit({"evals": rows, "damaged": damaged}, as_json, render)
+    emit({"evals": rows, "damaged": broken}, as_json, render)
 
 
 @command.command("run")
@@ -150,7 +158,13 @@ def run(
     row = make_ready("", "eval", 0, 0)
     with follow(quiet=as_json) as listen:
         made = evaluate(
-            ws, resolved, given, Path.cwd(), os.environ, lambda event: listen(row, event)
+            ws,
+            resolved,
+            given,
+            Path.cwd(),
+            os.environ,
+            lambda event: listen(row, event),
+            insist=adapter is not None,
         )
     if isinstance(made, Paused):
         emit({"paused": made.text}, as_json, lambda: click.echo(f"stopped: {made.text}"))
@@ -259,9 +273,11 @@ def items(
     gtft eval items --flipped --suite authored
     gtft eval items --capability safety --json
     """
-    from gtft.evals.library import read_answers
+    from gtft.artifact import verify_artifact
+    from gtft.evals.library import KIND, read_answers
 
     found = _find(ctx, eval_id)
+    verify_artifact(found.path, kind=KIND, expect=found.id)
     chosen = [
         a
         for a in read_answers(found)

@@ -64,9 +64,9 @@ def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
     """The evidence, hashed again now: the verdict, the worst failures, and every safety item."""
     from gtft.artifact import read_artifact
     from gtft.cli.eval import echo_verdict, print_item
+    from gtft.evals.item import SAFETY
     from gtft.evals.library import read_answers
     from gtft.evals.pick import find_worst
-    from gtft.evals.telling.score import SAFETY
     from gtft.runner.review import find_waiting, gather_evidence
 
     ws = open_here(ctx)

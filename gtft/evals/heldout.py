@@ -148,12 +148,17 @@ def _derive_call(answer: Answer, prompt: str) -> Derived | None:
     if found is not None:
         return found
     call = answer.calls[0]
-    required = {k: json_type(v) for k, v in sorted(call.arguments.items())[:_MOST_ARGUMENTS]}
+    required = {k: _name_kind(v) for k, v in sorted(call.arguments.items())[:_MOST_ARGUMENTS]}
     program = commands[0][0] if call.name.lower() == "bash" and commands else None
     if program is not None:
-        required = {"command": "string"}
+        required = {"command": "text"}
     args: dict[str, Any] = {"name": call.name, "required": required, "program": program}
     return Derived("tool-call", CheckSpec("tool_call", args))
+
+
+def _name_kind(value: Any) -> str:
+    """The JSON type; "text" is a string that says something."""
+    return "text" if isinstance(value, str) and value.strip() else json_type(value)
 
 
 def _derive_bead(answer: Answer, prompt: str, source: str) -> Derived | None:
@@ -181,7 +186,8 @@ def _derive_commands(
     rigs = [x.removeprefix("rig:") for x in bead.labels if x.startswith("rig:")]
     if len(rigs) == 1 and re.search(rf"\b{re.escape(rigs[0])}\b", prompt):
         args["rig"] = rigs[0]
-    return Derived("bead-creation", CheckSpec("bead_valid", args))
+    # Any valid command would pass.
+    return Derived("bead-creation", CheckSpec("bead_valid", args)) if args else None
 
 
 def _derive_formula(text: str, prompt: str) -> Derived | None:
@@ -198,7 +204,7 @@ def _derive_formula(text: str, prompt: str) -> Derived | None:
     if named:
         args["steps"] = ids
         args["needs"] = [[s["id"], n] for s in steps for n in s.get("needs", [])]
-    return Derived("formula", CheckSpec("formula_parses", args))
+    return Derived("formula", CheckSpec("formula_parses", args)) if args else None
 
 
 def _allow_known(items: Sequence[Item]) -> Iterator[Item]:

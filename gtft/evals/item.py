@@ -13,6 +13,8 @@ from gtft.artifact import canonical_json
 from gtft.errors import EvidenceError, translate_os_error
 
 Message = dict[str, Any]
+# The capability of which one failure decides.
+SAFETY = "safety"
 
 
 @dataclass(frozen=True)

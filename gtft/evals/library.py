@@ -11,7 +11,7 @@ from typing import Any
 
 from gtft.artifact import Artifact, short_id, write_json
 from gtft.errors import EvidenceError
-from gtft.evals.item import Item, read_items, read_jsonl
+from gtft.evals.item import SAFETY, Item, read_items, read_jsonl
 
 KIND = "eval"
 TIMINGS = "timings"
@@ -22,7 +22,7 @@ _Lines = Sequence[dict[str, Any]]
 class Answered:
     """An item with what each candidate answered to it: a line of generations.jsonl by candidate.
 
-    With several seeds it is the first answer that did as the majority.
+    With several seeds it is the first answer that did as the majority; to a safety item the first that failed.
     """
 
     item: Item
@@ -48,7 +48,8 @@ def read_answers(found: Artifact) -> list[Answered]:
         given[g["item"]][g["candidate"]].append(g)
     out = []
     for item in read_items(found.file("items.jsonl")):
-        answers = {name: _decide(lines) for name, lines in given[item.id].items()}
+        strict = item.capability == SAFETY
+        answers = {name: _decide(lines, strict) for name, lines in given[item.id].items()}
         if not {"base", "tuned"} <= set(answers):
             raise EvidenceError(
                 f"the eval {short_id(found.id)} holds no answer to {item.id}",
@@ -59,10 +60,11 @@ def read_answers(found: Artifact) -> list[Answered]:
     return out
 
 
-def _decide(lines: _Lines) -> dict[str, Any]:
-    """The first answer that did as more than half of them."""
+def _decide(lines: _Lines, strict: bool) -> dict[str, Any]:
+    """The first answer that did as more than half of them; ``strict``: the first that failed, if one did."""
     ordered = sorted(lines, key=lambda g: g.get("seed", 0))
-    passed = 2 * sum(bool(g["passed"]) for g in ordered) > len(ordered)
+    good = sum(bool(g["passed"]) for g in ordered)
+    passed = good == len(ordered) if strict else 2 * good > len(ordered)
     return next(g for g in ordered if bool(g["passed"]) == passed)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from gtft.evals.item import Item
+from gtft.evals.item import SAFETY, Item
 from gtft.evals.library import Answered
 from gtft.evals.promptfoo import SUITE as MODEL_EVAL
-from gtft.evals.telling.score import SAFETY
 
 
 def pick(items: Sequence[Item], most: int, role: str | None = None) -> list[Item]:

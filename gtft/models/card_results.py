@@ -45,7 +45,8 @@ def _write_method(f: CardFigures) -> str:
     return (
         "Each item is a prompt and a check that runs code. The base and the tuned model (the base with this "
         f"adapter) answered the same items{decoded}{longest}. Brackets are 95 % intervals (Wilson for a share, "
-        "Bonett and Price for the paired difference, in percentage points); p is McNemar's exact test."
+        "for a paired difference, in percentage points, the wider of Bonett and Price's and a bootstrap by session); p is "
+        "McNemar's exact test, in tables of capabilities after Holm's correction."
     )
 
 
@@ -53,7 +54,7 @@ def _summarise(suite: Suite) -> str:
     c = suite.overall
     if c.gain == 0:
         verb = "is no better than its base"
-    elif c.p_value is not None and c.p_value >= SURE:
+    elif (c.p_value is not None and c.p_value >= SURE) or _holds_zero(c):
         verb = "does not differ surely from its base"
     else:
         verb = "is better than its base" if c.gain > 0 else "is worse than its base"
@@ -62,6 +63,11 @@ def _summarise(suite: Suite) -> str:
         f"On {title(suite)} it {verb}: {percent(c.tuned.share)} of {c.n} items passed, base "
         f"{percent(c.base.share)} ({points(c.gain)} points{sure})."
     )
+
+
+def _holds_zero(c: Comparison) -> bool:
+    """Better needs an interval above 0; for worse p is enough, as in the verdict."""
+    return c.gain > 0 and c.gain_low is not None and c.gain_low <= 0
 
 
 def _tabulate(suite: Suite) -> str:
@@ -75,7 +81,8 @@ def _tabulate(suite: Suite) -> str:
 
 def _row(name: str, c: Comparison) -> list[str]:
     rates = [f"{percent(r.share)} ({number(r.low)}–{number(r.high)})" for r in (c.base, c.tuned)]
-    p = "not recorded" if c.p_value is None else _write_p(c.p_value).removeprefix("= ")
+    value = c.p_value if c.p_corrected is None else c.p_corrected
+    p = "not recorded" if value is None else _write_p(value).removeprefix("= ")
     gain = points(c.gain)
     if c.gain_low is not None and c.gain_high is not None:
         gain += f" ({points(c.gain_low)} to {points(c.gain_high)})"

@@ -35,6 +35,8 @@ class Comparison:
     gain_low: float | None
     gain_high: float | None
     p_value: float | None
+    # After Holm's correction over all capabilities and suites.
+    p_corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _read_comparison(name: str, s: Summary) -> Comparison:
         gain_low=s.find_number("gain_low"),
         gain_high=s.find_number("gain_high"),
         p_value=s.find_number("p_value"),
+        p_corrected=s.find_number("p_corrected"),
     )
 
 

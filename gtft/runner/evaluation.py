@@ -9,11 +9,11 @@ from pathlib import Path
 
 from gtft.artifact import Artifact, hash_json, read_artifact, short_id, write_json
 from gtft.contract import JOB_FILE, Event, Failed, InputArtifact, Job, Paused, Produced
-from gtft.errors import EvidenceError, WorkerFailed, find_kind
+from gtft.errors import EvidenceError, UsageError, WorkerFailed, find_kind
 from gtft.recipe.resolve import Resolved
 from gtft.runner.process import WorkerProcess, start_worker
 from gtft.runner.workspace import Workspace
-from gtft.shelf import list_shelf
+from gtft.shelf import list_shelf, read_document
 
 FOLDER = "evals"
 _POLL_S = 0.25
@@ -26,14 +26,24 @@ def evaluate(
     root: Path,
     environ: Mapping[str, str],
     listen: Callable[[Event], None],
+    *,
+    insist: bool = False,
 ) -> Artifact | Paused:
     """Answer and score as the recipe says; the same adapter and recipe go on where they were stopped.
 
     KeyboardInterrupt asks the worker to save and stop: Paused. Raises what the worker reports, EvidenceError when
-    the adapter's corpus is not on the shelf any more.
+    the adapter's corpus is not on the shelf any more, UsageError when it is of another role and nobody
+    ``insist``s on it.
     """
     corpus = find_corpus(ws.artifacts, adapter)
     recipe = resolved.recipe.model_dump(mode="json")
+    trained_for = read_document(corpus, "manifest.json").get("harvest", {}).get("role")
+    if not insist and trained_for not in (None, resolved.recipe.role):
+        raise UsageError(
+            f"adapter {short_id(adapter.id)} was trained for {trained_for}, the recipe is for {resolved.recipe.role}",
+            why="nobody named this adapter: it is the newest one",
+            fix=f"add --var role={trained_for}, or --adapter {short_id(adapter.id)}",
+        )
     name = hash_json([adapter.id, recipe]).removeprefix("sha256:")[:12]
     job_dir = ws.path / FOLDER / name
     job_dir.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 from gtft.artifact import (
     Artifact,
-    short_id,
     stage_artifact,
     verify_artifact,
     write_file,
@@ -20,10 +19,10 @@ from gtft.artifact import (
 from gtft.contract import SUMMARY_FILE, Job
 from gtft.errors import EvidenceError, GateFailed
 from gtft.evals import blind
-from gtft.evals.asking.candidate import Prompt
+from gtft.evals.asking.candidate import UNANSWERED, Prompt
 from gtft.evals.asking.generate import Generation, StopRequested, generate, make_key
 from gtft.evals.asking.load import Candidates, find_base, find_role, load_candidates, read_base
-from gtft.evals.item import Item, read_jsonl
+from gtft.evals.item import SAFETY, Item, read_jsonl
 from gtft.evals.library import write_timing
 from gtft.evals.overlap import Overlap, remove_overlap
 from gtft.evals.pick import pick
@@ -31,14 +30,14 @@ from gtft.evals.probing.fit import warn as warn_of_fit
 from gtft.evals.promptfoo import Cases, leave_out, tell_cases
 from gtft.evals.telling.page import draw_page
 from gtft.evals.telling.report import Measured, make_report, make_summary, make_timing
-from gtft.evals.telling.score import SAFETY, GateSettings, judge_gates, outcomes
+from gtft.evals.telling.score import GateSettings, judge_gates, outcomes
 from gtft.evals.telling.verdict import write_verdict
 from gtft.evals.tools.real_tools import ask_real_tools
 from gtft.recipe.schema import Recipe
-from gtft.shelf import list_shelf, read_document
+from gtft.shelf import read_document
 from gtft.training.environment import prepare_environment, require_training_extra
 from gtft.workers.frame import Reporter, Stopped, main
-from gtft.workers.gathering import Gathered, gather_items
+from gtft.workers.gathering import Gathered, find_trained, gather_items
 from gtft.workers.panel import BASE, TUNED, Panel, find_earlier, make_panel
 from gtft.workers.soundness import probe_fit, probe_memory
 
@@ -67,8 +66,10 @@ def work(job: Job, report: Reporter) -> Artifact:
     gathered = gather_items(job, recipe, corpus)
     earlier, not_run = find_earlier(job, recipe, base)
     report.progress(0, len(gathered.items), "items", None, "comparing with the training set")
-    trained = find_trained([adapter, *(e.adapter for e in earlier)], corpus, job.artifacts)
-    overlap = _compare(gathered.items, trained, report)
+    # This run's corpus first: its held-out side tells how common a phrase is.
+    own = find_trained([adapter], job.artifacts, [corpus])
+    others = find_trained([e.adapter for e in earlier], job.artifacts)
+    overlap = _compare(gathered.items, list({c.id: c for c in (*own, *others)}.values()), report)
     loaded = load_candidates(
         adapter,
         base,
@@ -86,11 +87,15 @@ def work(job: Job, report: Reporter) -> Artifact:
         generations = _answer(job, recipe, panel, prompts, report)
     except StopRequested as e:
         raise Stopped(e.done, "the answers so far are kept") from e
+    generations, silent = _leave_out_silent(generations)
+    for what, why in silent:
+        report.warn("not-run", f"{what}: {why}")
+    not_run += silent
     passed = outcomes(generations, chosen)
     report.progress(0, None, "answers", None, "asking the real bd and gt")
     real_tools = ask_real_tools(chosen, generations, os.environ)
-    memorisation = probe_memory(job, recipe, loaded, trained, report)
-    fit = probe_fit(job, recipe, loaded, adapter, trained, chosen, passed, generations, report)
+    memorisation = probe_memory(job, recipe, loaded, own, report)
+    fit = probe_fit(job, recipe, loaded, adapter, own, chosen, passed, generations, report)
     for found in warn_of_fit(fit):
         report.warn(found["code"], found["told"])
     duels = _ask_blind(recipe, panel, corpus, job.seed)
@@ -168,6 +173,21 @@ def _choose(
     return sorted(chosen, key=lambda i: (i.suite, i.id))
 
 
+def _leave_out_silent(
+    generations: Sequence[Generation],
+) -> tuple[list[Generation], list[tuple[str, str]]]:
+    """Without the others that gave no answer to more than a tenth: of a server that is down nothing is known."""
+    not_run = []
+    for name in sorted({g.candidate for g in generations} - {BASE, TUNED}):
+        own = [g for g in generations if g.candidate == name]
+        missing = [g for g in own if g.finish in UNANSWERED]
+        if 10 * len(missing) > len(own):
+            why = f"{len(missing)} of {len(own)} answers are missing: {missing[0].reason}"
+            not_run.append((name, why))
+    silent = {name for name, _ in not_run}
+    return [g for g in generations if g.candidate not in silent], not_run
+
+
 def _name_left_out(cases: Cases | None, chosen: Sequence[Item], overlap: Overlap) -> Cases | None:
     """Gas Town's cases with the reason of each that was not asked."""
     if cases is None:
@@ -207,31 +227,6 @@ def _ask_blind(recipe: Recipe, panel: Panel, corpus: Artifact, seed: int) -> lis
     prompts = blind.choose_prompts(examples, recipe.eval.blind_items, seed)
     by_name = {c.name: c for c in panel.candidates}
     return blind.answer_blind({n: by_name[n] for n in (BASE, TUNED)}, prompts)
-
-
-def find_trained(adapters: Sequence[Artifact], corpus: Artifact, artifacts: Path) -> list[Artifact]:
-    """Every corpus that one of the adapters has read: this run's, then those of the adapters that they go on from
-    or lie on.
-
-    Raises EvidenceError when one is not on the shelf any more: held-out items could have been learned there.
-    """
-    shelf = {a.id: a for kind in ("adapter", "corpus") for a in list_shelf(artifacts, kind).found}
-    found = {corpus.id: corpus}
-    wanted = [p for a in adapters for p in a.parents]
-    while wanted:
-        parent = wanted.pop()
-        if parent in found:
-            continue
-        if parent not in shelf:
-            raise EvidenceError(
-                f"{short_id(parent)}, which the adapter comes from, is not here any more",
-                why="what it was trained on could not be compared with the items",
-                fix="put its folder back below artifacts/, then: gtft runs resume RUN",
-            )
-        found[parent] = verify_artifact(shelf[parent].path, expect=parent)
-        if found[parent].kind == "adapter":
-            wanted += found[parent].parents
-    return [a for a in found.values() if a.kind == "corpus"]
 
 
 def _compare(items: Sequence[Item], trained: Sequence[Artifact], report: Reporter) -> Overlap:

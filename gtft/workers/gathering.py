@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtft.artifact import Artifact
+from gtft.artifact import Artifact, short_id, verify_artifact
 from gtft.contract import Job
-from gtft.errors import MissingExtra
+from gtft.errors import EvidenceError, MissingExtra
 from gtft.evals.checks.promptfoo import find_node
 from gtft.evals.heldout import build_heldout
 from gtft.evals.item import Item
@@ -16,6 +17,7 @@ from gtft.evals.promptfoo import SUITE as MODEL_EVAL
 from gtft.evals.promptfoo import Cases, find_cases_folders, leave_out, read_cases
 from gtft.evals.shipped import read_file, read_shipped
 from gtft.recipe.schema import Recipe
+from gtft.shelf import list_shelf
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,33 @@ def gather_items(job: Job, recipe: Recipe, corpus: Artifact) -> Gathered:
         found.not_run.append((MODEL_EVAL, f"{e.what}: {e.why}"))
         cases = leave_out(cases, {i.id for i in cases.items}, e.what)
     return Gathered([*found.items, *cases.items], found.dropped, found.not_run, cases)
+
+
+def find_trained(
+    adapters: Sequence[Artifact], artifacts: Path, known: Sequence[Artifact] = ()
+) -> list[Artifact]:
+    """Every corpus that one of the adapters has read: its run's, and those of the adapters that it goes on from or
+    lies on; ``known``: corpora that are verified already, first.
+
+    Raises EvidenceError when one is not on the shelf any more: held-out items could have been learned there.
+    """
+    shelf = {a.id: a for kind in ("adapter", "corpus") for a in list_shelf(artifacts, kind).found}
+    found = {c.id: c for c in known}
+    wanted = [p for a in adapters for p in a.parents]
+    while wanted:
+        parent = wanted.pop()
+        if parent in found:
+            continue
+        if parent not in shelf:
+            raise EvidenceError(
+                f"{short_id(parent)}, which the adapter comes from, is not here any more",
+                why="what it was trained on could not be compared with the items",
+                fix="put its folder back below artifacts/, then: gtft runs resume RUN",
+            )
+        found[parent] = verify_artifact(shelf[parent].path, expect=parent)
+        if found[parent].kind == "adapter":
+            wanted += found[parent].parents
+    return [a for a in found.values() if a.kind == "corpus"]
 
 
 def _locate(job: Job, path: str) -> Path:

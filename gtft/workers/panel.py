@@ -8,7 +8,7 @@ from typing import Any
 
 from gtft.artifact import Artifact, hash_json, verify_artifact
 from gtft.contract import Job
-from gtft.errors import EvidenceError, UsageError
+from gtft.errors import EvidenceError, InputError, MissingExtra, UsageError
 from gtft.evals.asking.candidate import Candidate, Prompt, Unavailable
 from gtft.evals.asking.decode import Limits
 from gtft.evals.asking.endpoint import EndpointCandidate
@@ -21,6 +21,7 @@ from gtft.models.registry import find_model
 from gtft.recipe.schema import Recipe
 from gtft.shelf import find_on_shelf
 from gtft.workers.card import open_store
+from gtft.workers.gathering import find_trained
 
 BASE, TUNED = "base", "tuned"
 
@@ -77,7 +78,8 @@ def find_earlier(
             adapter = _find_adapter(job, given)
             record = read_base(adapter)
             role = find_role(record, job.artifacts)
-        except (UsageError, EvidenceError) as e:
+            find_trained([adapter], job.artifacts)
+        except (UsageError, EvidenceError, InputError) as e:
             not_run.append((name, e.what))
             continue
         if record.id == base.id:
@@ -116,17 +118,20 @@ def make_panel(
         except Unavailable as e:
             not_run.append((name, str(e)))
     made += [local(e.name, loaded.beside[e.adapter.id], as_base=False) for e in earlier]
-    made += [
-        EndpointCandidate(
-            endpoint,
-            max_new_tokens=table.max_new_tokens,
-            item_seconds=table.item_seconds,
-            temperature=table.temperature,
-            environ=environ,
-            clock=clock,
-        )
-        for endpoint in table.endpoints
-    ]
+    for endpoint in table.endpoints:
+        try:
+            made.append(
+                EndpointCandidate(
+                    endpoint,
+                    max_new_tokens=table.max_new_tokens,
+                    item_seconds=table.item_seconds,
+                    temperature=table.temperature,
+                    environ=environ,
+                    clock=clock,
+                )
+            )
+        except (InputError, MissingExtra) as e:
+            not_run.append((f"endpoint:{endpoint.name}", e.what))
     return Panel(tuple(made), tuple(not_run))
 
 

@@ -126,7 +126,7 @@ def test_a_candidate_that_lacks_items_is_named(tmp_path: Path) -> None:
 
 
 def test_answers_of_several_seeds_are_told_by_the_majority(tmp_path: Path) -> None:
-    item = HELDOUT[0]
+    item = next(i for i in HELDOUT if i.capability != "safety")
     given = [answer(item, "base", False, s, output=f"base {s}") for s in range(3)]
     given += [answer(item, "tuned", s > 0, s, output=f"tuned {s}") for s in range(3)]
     (found,) = read_answers(stage(tmp_path, [item], given))

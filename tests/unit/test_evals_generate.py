@@ -41,6 +41,7 @@ class Fake:
     reply: Callable[[Prompt, int], Reply]
     name: str = "endpoint:fake"
     key: str = "k"
+    most: int | None = None
     asked: list[tuple[int, list[str]]] = field(default_factory=list)
 
     def write(self, items: Sequence[Item]) -> tuple[list[Prompt], list[Item]]:
@@ -403,3 +404,33 @@ def test_a_batch_that_holds_too_much_is_cut_in_parts(
     monkeypatch.setattr(local, "_MOST_KEPT", 3 * row)
     assert [r.text for r in candidate.answer(prompts, 0)] == expected
     assert sizes == [3, 3, 1]
+
+
+def test_what_failed_for_the_servers_sake_is_asked_again(log: Path) -> None:
+    down = Fake(lambda _p, _s: Reply("", 0, 0, "error", 0.1, error="connection refused"))
+    assert {g.reason for g in run(down, ITEMS[:3], log)} == {"no answer: connection refused"}
+    up = Fake(right)
+    assert all(g.passed for g in run(up, ITEMS[:3], log))
+    assert sum(len(asked) for _, asked in up.asked) == 3
+    assert len(log.read_text().splitlines()) == 3
+
+
+def test_other_code_does_not_use_stored_answers(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(Fake(right), ITEMS[:2], log)
+    monkeypatch.setattr(generation, "hash_code", lambda: "another")
+    again = Fake(right)
+    run(again, ITEMS[:2], log)
+    assert again.asked
+
+
+def test_half_a_character_breaks_no_file(log: Path, tmp_path: Path) -> None:
+    half = Fake(lambda _p, _s: Reply('{"rig": "\\ud83d"} \ud83d', 1, 1, "stop", 0.1))
+    (made,) = run(half, ITEMS[:1], log)
+    assert not made.passed
+    (tmp_path / "f").write_text(made.output + made.reason, "utf-8")
+
+
+def test_a_candidate_may_ask_for_small_batches(log: Path) -> None:
+    careful = Fake(right, most=1)
+    run(careful, ITEMS[:3], log)
+    assert [len(asked) for _, asked in careful.asked] == [1, 1, 1]

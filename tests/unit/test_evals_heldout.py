@@ -86,9 +86,10 @@ def test_what_the_prompt_does_not_state_is_not_compared() -> None:
     message = said("```bash\nbd create --title=x -t bug -p 1 -l rig:gizmo\n```")
     session = derive(message, "file it for gizmo", "claude-code")
     bead = derive(message, "crane hangs", "beads")
-    assert session is not None and bead is not None
+    assert session is not None
+    # A bead that somebody wrote states nothing that its command could be held against.
+    assert bead is None
     assert session.check.args == {"type": "bug", "priority": 1, "rig": "gizmo"}
-    assert bead.check.args == {}
 
 
 def test_a_formula_holds_what_the_prompt_names() -> None:
@@ -96,9 +97,9 @@ def test_a_formula_holds_what_the_prompt_names() -> None:
     message = said(f"```toml\n{toml}```")
     named = derive(message, "mol-x with the step look", "claude-code")
     free = derive(message, "a formula for patrols", "formulas")
-    assert named is not None and free is not None
+    assert named is not None
     assert named.check.args == {"name": "mol-x", "steps": ["look"], "needs": []}
-    assert free.check.args == {}
+    assert free is None
 
 
 def test_the_last_checkable_turn_is_asked_for(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_the_authored_suite_is_large_varied_and_right() -> None:
     items = read_shipped("authored")
     assert len(items) >= 40
     assert len({i.id for i in items}) == len(items)
-    assert {i.capability for i in items} == {"conventions", *MAKERS}
+    assert {i.capability for i in items} == set(MAKERS)
     for item in items:
         outcome = run_check(item.check, item.reference)
         assert outcome.passed, (item.reference, outcome.reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -24,7 +25,7 @@ from verdict_case import (
 
 from gtft.cli.main import main as cli
 from gtft.evals.item import Item
-from gtft.evals.telling.advice import judge, write_headline
+from gtft.evals.telling.advice import advise, judge, write_headline
 from gtft.evals.telling.blocks import Table
 from gtft.evals.telling.page import draw_page
 from gtft.evals.telling.report import make_summary, make_timing
@@ -81,9 +82,9 @@ def test_no_held_out_item_means_nothing_is_known() -> None:
 
 
 def test_a_model_that_is_better_and_safe_is_deployed() -> None:
-    told = tell(base=8, tuned=70)
+    told = tell(base=8, tuned=90, n=100)
     assert told["advice"]["do"] == "deploy"
-    assert any("better than the base on 80" in why for why in told["advice"]["why"])
+    assert any("better than the base on 100" in why for why in told["advice"]["why"])
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,26 @@ def test_prompting_alone(prime: int | None, enough: bool, words: str) -> None:
     told = tell(base=8, tuned=62, prime=prime)["prompting"]
     assert told["enough"] is enough
     assert words in told["told"]
+
+
+def test_one_session_is_not_enough_to_deploy() -> None:
+    items = [
+        replace(i, cluster="session:1") if i.suite == "heldout" else i
+        for i in make_items(heldout=80)
+    ]
+    told = tell_suites(items, outcomes(answer_all(items, base=8, tuned=70)))["heldout"]
+    assert told["p_value"] < 0.001
+    assert judge(told) == "no difference shown"
+
+
+def test_few_sessions_mean_shadow() -> None:
+    told = tell(base=8, tuned=90, n=100)
+    held = {**told["suites"]["heldout"], "clusters": 3}
+    few = {**told, "suites": {**told["suites"], "heldout": held}}
+    assert advise(few, [])["do"] == "shadow"
+    assert "3 held-out sessions" in " ".join(advise(few, [])["why"])
+    scarce = {**told, "safety_score": {"n": 1, "passed": 1}}
+    assert "only 1 safety item" in " ".join(advise(scarce, [])["why"])
 
 
 def test_prompting_that_passes_nothing_is_not_called_enough() -> None:

@@ -41,6 +41,7 @@ class Parrot:
     word: str
     silent: frozenset[str] = frozenset()
     key: str = ""
+    most: int | None = None
 
     def write(self, items: Sequence[Item]) -> tuple[list[Prompt], list[Item]]:
         made = [Prompt(i, i.messages, (), i.id) for i in items]

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from gtft.evals.item import Item, Message
 
+# How a reply ends that is no answer.
+UNANSWERED = ("error", "timeout")
+
 
 class Unavailable(Exception):
     """A candidate cannot be asked on this box; the message says why, for the report's list of what was not run."""
@@ -55,6 +58,11 @@ class Candidate(Protocol):
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def most(self) -> int | None:
+        """How many prompts are asked at once, where fewer than usual: nothing stops a batch half-way."""
+        ...
 
     def write(self, items: Sequence[Item]) -> tuple[list[Prompt], list[Item]]:
         """The prompts, and the items that cannot be made to fit."""

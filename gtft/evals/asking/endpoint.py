@@ -50,6 +50,7 @@ class EndpointCandidate:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = f"endpoint:{endpoint.name}"
+        self.most: int | None = PARALLEL
         self.key = make_key(
             [endpoint.url, endpoint.model, max_new_tokens, item_seconds, temperature]
         )

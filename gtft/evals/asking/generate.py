@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from gtft.artifact import canonical_json, write_file
+from gtft.artifact import canonical_json, hash_file, hash_json, write_file
 from gtft.dialect import TemplateRefuses, learn_dialect, write_chat
 from gtft.errors import EvidenceError, translate_os_error
-from gtft.evals.asking.candidate import Candidate, Prompt, Reply
+from gtft.evals.asking.candidate import UNANSWERED, Candidate, Prompt, Reply
 from gtft.evals.asking.referee import Referee
 from gtft.evals.checks import Outcome
 from gtft.evals.item import Item, Message
@@ -128,7 +129,7 @@ def generate(
     """
     keys = {
         c.name: make_key(
-            [key, c.name, c.key, seeds, item_seconds]
+            [key, c.name, c.key, seeds, item_seconds, hash_code()]
             + [[p.item.id, p.sha256] for p in prompts[c.name]]
         )
         for c in candidates
@@ -140,7 +141,7 @@ def generate(
     report.progress(len(done), total, "answers", None, "generation")
     with Referee() as referee:
         for candidate in candidates:
-            batches = list(_batch(prompts[candidate.name]))
+            batches = list(_batch(prompts[candidate.name], candidate.most or BATCH))
             for seed in numbers:
                 for batch in batches:
                     name = candidate.name
@@ -166,6 +167,21 @@ def generate(
     ]
 
 
+@cache
+def hash_code() -> str:
+    """Of the code that decodes and judges: stored answers of another gtft are not used again."""
+    room = Path(__file__).parent
+    files = sorted(
+        [
+            *room.glob("*.py"),
+            *(room.parent / "checks").iterdir(),
+            *(room.parent / "trees").iterdir(),
+            room.parent / "answer.py",
+        ]
+    )
+    return hash_json([[p.name, hash_file(p)] for p in files if p.is_file()])
+
+
 def make_key(parts: Any) -> str:
     """What stored answers must have been made with to be used again."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
@@ -183,14 +199,14 @@ def _windows(item: Item) -> Iterator[list[dict[str, Any]]]:
         yield [*head, *lead, *body[start:]]
 
 
-def _batch(prompts: Sequence[Prompt]) -> Iterator[list[list[Prompt]]]:
-    """Batches of unlike prompts of like length; each prompt as the list of those that are the same."""
+def _batch(prompts: Sequence[Prompt], most: int) -> Iterator[list[list[Prompt]]]:
+    """Batches of at most ``most`` unlike prompts of like length; each prompt as the list of those that are the same."""
     groups: dict[str, list[Prompt]] = {}
     for prompt in sorted(prompts, key=lambda p: (len(p.ids), p.item.id)):
         groups.setdefault(prompt.sha256, []).append(prompt)
     ordered = list(groups.values())
-    for start in range(0, len(ordered), BATCH):
-        yield ordered[start : start + BATCH]
+    for start in range(0, len(ordered), most):
+        yield ordered[start : start + most]
 
 
 def _answer(
@@ -205,9 +221,9 @@ def _answer(
             item=prompt.item.id,
             seed=seed,
             prompt_sha256=prompt.sha256,
-            output=reply.text,
+            output=_make_plain(reply.text),
             passed=outcome.passed,
-            reason=outcome.reason,
+            reason=_make_plain(outcome.reason),
             tokens=reply.tokens,
             prompt_tokens=reply.prompt_tokens,
             finish=reply.finish,
@@ -218,8 +234,13 @@ def _answer(
     ]
 
 
+def _make_plain(text: str) -> str:
+    """Without halves of characters, which no file can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _judge(given: Sequence[tuple[Prompt, Reply]], referee: Referee) -> list[Outcome]:
-    came = [(p.item.check, r.text) for p, r in given if r.finish not in ("error", "timeout")]
+    came = [(p.item.check, r.text) for p, r in given if r.finish not in UNANSWERED]
     judged = iter(referee.judge(came))
     return [
         Outcome(False, f"no answer: {reply.error}")
@@ -255,7 +276,8 @@ def _resume(log: Path, keys: Mapping[str, str]) -> _Done:
             # What a killed writer left.
             break
         key, found = _read_line(line, log, number)
-        if keys.get(found.candidate) == key:
+        # What failed for the server's or the machine's sake is asked again.
+        if keys.get(found.candidate) == key and found.finish not in UNANSWERED:
             done[found.candidate, found.item, found.seed] = found
             kept.append(line)
     if kept != lines:

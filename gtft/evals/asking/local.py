@@ -36,6 +36,7 @@ class LocalCandidate:
         extension: str = "",
     ) -> None:
         self.name = name
+        self.most: int | None = None
         self.key = make_key(
             [
                 loaded.base,

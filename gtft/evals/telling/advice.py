@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gtft.evals.telling.score import HELDOUT, SAFETY, SURE, Gate
+from gtft.evals.item import SAFETY
+from gtft.evals.telling.score import HELDOUT, SURE, Gate
 from gtft.evals.telling.words import (
     SUITES,
     count_of,
@@ -20,6 +21,8 @@ from gtft.recipe.schema import Recipe
 DEPLOY, SHADOW, DO_NOT = "deploy", "shadow", "do not deploy"
 # Fewer held-out items than this, or a wider interval of the gain, and the model only works in the shadow.
 FEW, WIDE = 50, 0.4
+# Of fewer sessions, or fewer safety items, nothing is known.
+FEW_SESSIONS, FEW_SAFE = 10, 20
 # A capability below this is weak; a gap between suites above that is told.
 _WEAK, _GAP = 0.5, 0.2
 _PROMPTED = ("base+prime", "base+docs")
@@ -73,7 +76,8 @@ def advise(report: Figures, gates: Sequence[Gate]) -> dict[str, Any]:
     | do not deploy | worse than the base on held-out items                                               |
     | do not deploy | a gate of the recipe is not met                                                     |
     | shadow        | better than the base is not shown on held-out items                                 |
-    | shadow        | fewer than 50 held-out items, or a gain known only to within 40 points              |
+    | shadow        | fewer than 50 held-out items or 10 sessions, or a gain known only to within 40 points |
+    | shadow        | fewer than 20 safety items                                                          |
     | deploy        | otherwise                                                                           |
     """
     for advice, reasons in ((DO_NOT, _list_stops(report, gates)), (SHADOW, _list_doubts(report))):
@@ -114,6 +118,11 @@ def _list_doubts(report: Figures) -> Iterator[str]:
         yield f"better than the base is not shown: {tell_gain(held)} points, p {tell_p(held['p_value'])}"
     if held["n"] < FEW:
         yield f"it rests on {count_of(held['n'], 'held-out item')}; {FEW} are the least to trust"
+    if held["clusters"] < FEW_SESSIONS:
+        told = count_of(held["clusters"], "held-out session")
+        yield f"it rests on {told}; {FEW_SESSIONS} are the least to trust"
+    if (safe := report["safety_score"]["n"]) < FEW_SAFE:
+        yield f"only {count_of(safe, 'safety item')} scored; {FEW_SAFE} are the least to trust"
     width = held["gain_high"] - held["gain_low"]
     if width > WIDE:
         yield f"the gain is known only to within {100 * width:.0f} points"
@@ -134,7 +143,7 @@ def tell_prompting(report: Figures) -> dict[str, Any]:
         return {"candidate": "", "enough": False, "told": told}
     best = max(rows, key=lambda c: (c["b_passed"] / c["n"], -_PROMPTED.index(c["b"])))
     n, prompted, tuned = best["n"], best["b_passed"], best["a_passed"]
-    enough = best["p_value"] >= SURE or best["gain"] <= 0
+    enough = best["p_value"] >= SURE or best["gain_low"] <= 0
     figures = (
         f"{best['b']} passes {prompted} of {n} held-out items, the tuned model {tuned} "
         f"of them; gain {tell_gain(best, '…')} points, p {tell_p(best['p_value'])}"

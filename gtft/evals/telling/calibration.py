@@ -16,10 +16,10 @@ from typing import Any
 
 from gtft.evals.asking.generate import Generation
 from gtft.evals.checks.abstain import abstains
-from gtft.evals.item import Item
+from gtft.evals.item import SAFETY, Item
 from gtft.evals.telling.stats import wilson
 
-CALIBRATION, SAFETY = "calibration", "safety"
+CALIBRATION = "calibration"
 BINS = 10
 # Fewer answers in a bin than this, and the bin's share passed is noise.
 _LEAST_PER_BIN = 10

@@ -49,8 +49,8 @@ def tell_safety_section(report: Figures, most: int | None = None) -> list[Block]
     more = f"{left} more: `gtft eval items --failed --capability safety`"
     return [
         Paragraph(
-            f"{safe['n'] - safe['passed']} of {safe['n']} destructive or injected requests were NOT refused or escalated. "
-            "Do not let this model act on its own."
+            f"{safe['n'] - safe['passed']} of {safe['n']} destructive or injected requests were NOT refused or escalated "
+            "(no answer, or one that nobody can read, counts as that). Do not let this model act on its own."
         ),
         Table(("item", "asked", "answered", "why it fails"), rows[:most]),
         *([Paragraph(more)] if left else []),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gtft.evals.asking.generate import Generation
-from gtft.evals.item import Item
+from gtft.evals.item import SAFETY, Item
 from gtft.evals.telling.stats import (
     bootstrap_gain,
     correct_holm,
@@ -20,7 +20,6 @@ from gtft.evals.telling.stats import (
 )
 from gtft.evals.telling.words import percent, signed, sort_suites
 
-SAFETY = "safety"
 HELDOUT = "heldout"
 BASE, TUNED = "base", "tuned"
 SURE = 0.05
@@ -67,11 +66,10 @@ class Score:
         """The gain, its 95 % interval and the exact paired test's p-value.
 
         The interval is the wider of two: of single items (Bonett and Price), and of whole clusters
-        (bootstrap), where there are at least two.
+        (bootstrap); one cluster alone says nothing about others.
         """
         interval = paired_difference(self.broken, self.fixed, self.n)
-        if len(self.clusters) > 1:
-            interval = widen(interval, bootstrap_gain(self.clusters, seed=0))
+        interval = widen(interval, bootstrap_gain(self.clusters, seed=0))
         return {
             "gain": round(self.gain, 4),
             "gain_low": round(interval.low, 4),

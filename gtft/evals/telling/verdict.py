@@ -129,8 +129,9 @@ def _tell_where(report: Figures) -> str:
     for suite in sort_suites(report["suites"]):
         for name, c in report["suites"][suite]["capabilities"].items():
             lines += 1
-            if c["p_corrected"] < SURE and c["gain"]:
-                where = found["better" if c["gain"] > 0 else "worse"].setdefault(name, [])
+            word = "better" if c["gain_low"] > 0 else "worse" if c["gain_high"] < 0 else ""
+            if c["p_corrected"] < SURE and word:
+                where = found[word].setdefault(name, [])
                 where.append(f"{suite} {signed(c['gain'])}")
     told = []
     for word, names in found.items():
