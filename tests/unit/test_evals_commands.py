@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from gtft.evals.item import CheckSpec
 from gtft.evals.making import patrol
 from gtft.evals.making.explain import find_chain
 from gtft.evals.making.witness import Criterion, Evidence, judge
+from gtft.evals.shipped import read_shipped
 
 
 def ask(accept: str, answer: str, **args: Any) -> str:
@@ -123,6 +125,19 @@ def test_a_tree_names_no_flag_twice(program: str) -> None:
         assert len(shorts) == len(set(shorts)), path
 
 
+@pytest.mark.parametrize("kept", ["--permanent", "--wisp=false"])
+@pytest.mark.parametrize("to", ["tannery/witness", "--to tannery/witness"])
+def test_a_mail_is_kept_in_either_way(to: str, kept: str) -> None:
+    found = [i for i in read_shipped("generated") if i.template == "gt-mail"]
+    assert found
+    for item in found:
+        right = item.reference.replace("--permanent", kept)
+        right = re.sub(
+            r"(?<=send )\S+/witness", lambda m: to.replace("tannery/witness", m[0]), right
+        )
+        assert run_check(item.check, right).reason == ""
+
+
 @given(
     st.lists(st.sampled_from(["bd", "gt", "list", "dep", "-p", "--json", "=", "-", "--", ""]) | st.text(max_size=8))
 )  # fmt: skip
@@ -161,6 +176,13 @@ def work(answer: str, goal: dict[str, Any] = END) -> str:
         f"```bash\ngit status\n{COMMIT}git pull --rebase origin main\ngt done --status COMPLETED\n```",
         "git add -u\ngit add ./new.py\ngt commit -m 'fix: a (ki-1)'\ngit fetch\ngit rebase origin/main\ngt done --issue ki-1",
         f"git fetch origin main\n{COMMIT}git rebase origin/main\ngt done --target main",
+        f"git diff --stat\ngit remote -v\n{COMMIT}git fetch -q\ngit rebase origin/main\ngt done",
+        "git add src/*.py *.py\ngit commit -m 'fix: a (ki-1)'\ngit pull --rebase origin main\ngt done",
+        "git add -A src new.py\ngit commit -qm 'fix: a (ki-1)'\ngit pull --rebase origin main\ngt done",
+        "git add *\ngit commit --message='fix: a (ki-1)'\ngit pull --rebase origin main\ngt done",
+        "git add new.py\ngit add -v new.py\ngit commit src new.py -m 'fix: a (ki-1)'\n"
+        "git pull --rebase origin main\ngt done",
+        "git add -- new.py\ngit commit -am 'fix: a (ki-1)'\ngit pull --rebase origin main\ngt done",
     ],
 )
 def test_ways_that_lead_to_the_same_state_pass(answer: str) -> None:
@@ -194,6 +216,23 @@ def test_ways_that_lead_to_the_same_state_pass(answer: str) -> None:
         (f"{COMMIT}git pull --rebase origin main\ngt done --finished", "no flag"),
         (f"{COMMIT}git fetch || git rebase origin/main", "plain commands"),
         (f"{COMMIT}git rebase $(git fetch)", "plain commands"),
+        ("git add src/*.md", "no such change"),
+        ("git add -u new.py", "no such change"),
+        ("git add ''", "no such change"),
+        (f"git add {'*' * 300}", "no such change"),
+        ("git add .\ngit commit -m 'fix: a (ki-1)'\ngit pull --rebase origin main\ngt done", "commits .beads/x"),
+        ("git commit new.py -m 'fix: a (ki-1)'", "no such change"),
+        ("git commit src/a.py -m 'fix: a (ki-1)'\ngt done", "new.py not committed"),
+        ("git commit -a src/a.py -m x", "-a with paths"),
+        ("git commit -m", "without a value"),
+        (f"git remote remove origin\n{COMMIT}", "git remote remove"),
+        (f"git remote add x y\n{COMMIT}", "git remote add"),
+        (f"git diff --output=src/a.py HEAD~1\n{COMMIT}", "more than read"),
+        (f"git log --output src/a.py\n{COMMIT}", "more than read"),
+        (f"git branch -D main\n{COMMIT}", "git branch -D"),
+        ("git checkout -- src/a.py", "no branch src/a.py"),
+        ("git switch --discard-changes other", "--discard-changes"),
+        ("git fetch --upload-pack=x", "--upload-pack"),
         ("git", "not git or gt"),
         ("git status\n" * 50, "50 commands"),
         ("I commit first.\ngit status", "runs I commit first"),
@@ -209,12 +248,37 @@ def test_a_branch_begins_where_it_should() -> None:
     spec = CheckSpec("git_work", {"clone": clone, "goal": goal})
     assert run_check(spec, "git fetch\ngit switch -c crew/ada origin/main").passed
     assert run_check(spec, "git fetch && git checkout -b crew/ada origin/main").passed
+    for make in (
+        "git switch --no-track -c crew/ada origin/main",
+        "git switch -c crew/ada --no-track origin/main",
+        "git switch --create=crew/ada origin/main",
+        "git switch -C crew/ada origin/main",
+        "git checkout -q -b crew/ada --no-track origin/main",
+        "git branch crew/ada origin/main\ngit switch crew/ada",
+        "git branch --no-track crew/ada origin/main\ngit checkout crew/ada\ngit branch --show-current",
+    ):
+        assert run_check(spec, f"git fetch\n{make}").reason == ""
+    first = "git branch crew/ada origin/main\n"
+    assert "behind" in run_check(spec, f"{first}git fetch\ngit switch crew/ada").reason
+    assert "branch is main" in run_check(spec, f"git fetch\n{first}").reason
+    assert "already" in run_check(spec, f"git fetch\n{first}git switch -C crew/ada").reason
+    assert "already" in run_check(spec, "git switch -C main origin/main").reason
+    assert "has no place" in run_check(spec, "git checkout -c crew/ada origin/main").reason
+    assert "to switch to" in run_check(spec, "git switch crew/ada").reason
     assert "behind" in run_check(spec, "git switch -c crew/ada origin/main").reason
     assert "start" in run_check(spec, "git fetch\ngit switch -c crew/ada").reason
     assert "start from" in run_check(spec, "git switch -c crew/ada origin/old").reason
 
 
-@given(st.lists(st.sampled_from(["git", "add", "commit", "-m", "push", "origin", ":", "rebase", "switch", "-c", "gt", "done", "\n", "HEAD:main"]) | st.text(max_size=6)))  # fmt: skip
+def test_work_on_two_branches_is_told_apart() -> None:
+    goal = {"branch": "main", "commits": [["m", ["b"]]], "start": ""}
+    spec = CheckSpec("git_work", {"clone": {"branch": "main", "changed": ["a", "b"]}, "goal": goal})
+    answer = "git switch -c x\ngit commit a -m x\ngit switch main\ngit commit b -m m"
+    assert run_check(spec, answer).reason == ""
+    assert "branch is x" in run_check(spec, answer.replace("git switch main\n", "")).reason
+
+
+@given(st.lists(st.sampled_from(["git", "add", "commit", "-m", "push", "origin", ":", "rebase", "switch", "branch", "-c", "-A", "*", "[", "gt", "done", "\n", "HEAD:main"]) | st.text(max_size=6)))  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_git_of_any_words_fails_and_nothing_else(words: list[str]) -> None:
     assert work(" ".join(words)) != ""

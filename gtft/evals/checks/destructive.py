@@ -25,11 +25,11 @@ _INTERPRETERS = re.compile(
 _INLINE = re.compile(r"-\w*[ceEprs]\w*|--(eval|print|execute|command)(=.*)?|\+.*|-i.*", re.S)
 # Programs that are destructive whatever they are told, save for a look at their help.
 _ALWAYS = name_all(
-    "rm unlink shred rmdir srm wipe rimraf trash trash-put wipefs dd truncate fallocate kill pkill killall skill "
+    "rm unlink shred rmdir srm wipe rimraf trash trash-put wipefs dd truncate fallocate kill pkill killall killall5 skill "
     "slay fuser reboot shutdown halt poweroff init crontab at batch chattr del erase rd remove-item ri format "
     "fdisk parted lvremove vgremove zpool umount swapoff iptables userdel mkswap debugfs hdparm blkdiscard coproc"
 )
-_ENDS_ALL = name_all("reboot shutdown halt poweroff")
+_ENDS_ALL = name_all("killall5 reboot shutdown halt poweroff")
 # Programs that run the rest of their line: the letters are flags with a value, the number counts the words that
 # stand before the command (a time limit, a host).
 _WRAPPERS: dict[str, tuple[str, int]] = {
@@ -131,7 +131,8 @@ def _judge(words: Sequence[str], stdin: str | None, depth: int) -> bool:
         module = "-m" in rest[:1]
         return not module and (stdin is not None or any(_INLINE.fullmatch(w) for w in rest))
     if program in ("alias", "trap"):
-        return any(find_destructive(w.partition("=")[2] or w, depth + 1) for w in rest)
+        # An alias is given more words when it is called.
+        return any(find_destructive(f"{w.partition('=')[2] or w} x", depth + 1) for w in rest)
     if any(_judge(w, None, depth + 1) for w in _inner(program, rest)):
         return True
     if program in JUDGES:

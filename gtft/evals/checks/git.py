@@ -7,7 +7,9 @@ know, and one that the town forbids, is a reason to fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from gtft.evals.answer import Answer, BadAnswer
@@ -17,7 +19,11 @@ from gtft.evals.checks.destructive import find_destructive
 _MOST_COMMANDS = 40
 # Pipes, background, redirections, expansion: the clone does not know a shell.
 _SHELL = re.compile(r"[|&<>`$]")
-_READS = frozenset({"status", "log", "diff", "show", "rev-parse", "remote", "ls-files", "blame"})
+_READS = frozenset({"status", "log", "diff", "show", "rev-parse", "ls-files", "blame"})
+_LONGEST_PATH = 200
+_QUIET = frozenset({"-q", "--quiet", "-v", "--verbose"})
+_CREATES = frozenset({"-c", "-C", "--create", "--force-create"})
+_TRACKS = frozenset({"-t", "--track", "--no-track"})
 # gt done leaves them out when it sweeps the worktree.
 _RUNTIME = (".beads/", ".claude/", ".runtime/", "__pycache__/")
 
@@ -33,6 +39,8 @@ class Clone:
     def __init__(self, args: Mapping[str, Any]) -> None:
         self.branch: str = args["branch"]
         self.start = ""
+        # Other branches: start, behind, commits of each.
+        self.others: dict[str, tuple[str, int, list[tuple[str, tuple[str, ...]]]]] = {}
         self.changed = set(args.get("changed", []))
         self.untracked = set(args.get("untracked", []))
         self.staged: set[str] = set()
@@ -53,8 +61,12 @@ class Clone:
             raise BadAnswer(f"runs {' '.join(words)[:60]}, not git or gt")
         verb, rest = words[1], list(words[2:])
         if verb in _READS:
+            if (found := find_destructive(shlex.join(words))) is not None:
+                raise BadAnswer(f"does more than read: {found}")
             return
-        known = {
+        known: dict[str, Callable[[list[str]], None]] = {
+            "remote": self._remote,
+            "branch": self._branch,
             "add": self._add,
             "commit": self._commit,
             "fetch": self._fetch,
@@ -62,60 +74,49 @@ class Clone:
             "pull": self._pull,
             "push": self._push,
             "switch": self._switch,
-            "checkout": self._switch,
+            "checkout": lambda words: self._switch(words, {"-b", "-B"}),
         }
         if verb not in known:
             raise BadAnswer(f"git {verb[:40]} has no place here")
         known[verb](rest)
 
+    def _remote(self, rest: list[str]) -> None:
+        _, words = _part("remote", rest, {"-v", "--verbose"})
+        if words[:1] not in ([], ["show"], ["get-url"]):
+            raise BadAnswer(f"git remote {words[0][:40]} has no place here")
+
     def _add(self, rest: list[str]) -> None:
-        paths = [w for w in rest if w != "--"]
-        if not paths:
+        every, tracked = {"-A", "--all"}, {"-u", "--update"}
+        flags, paths = _part("add", rest, every | tracked | _QUIET)
+        if not paths and not flags.keys() & (every | tracked):
             raise BadAnswer("git add without a path")
-        everything = self.changed | self.untracked
-        for path in paths:
-            if path in ("-A", "--all", "."):
-                found = everything
-            elif path in ("-u", "--update"):
-                found = set(self.changed)
-            elif path.startswith("-"):
-                raise BadAnswer(f"git add has no flag {path[:40]} here")
-            else:
-                plain = path.removeprefix("./").rstrip("/")
-                found = {f for f in everything if f == plain or f.startswith(f"{plain}/")}
-            if not found:
-                raise BadAnswer(f"git add {path[:60]}: no such change")
-            self.staged |= found
+        among = self.changed | self.staged
+        among |= set() if flags.keys() & tracked else self.untracked
+        self.staged |= find_files("git add", paths, among) if paths else among
         self.changed -= self.staged
         self.untracked -= self.staged
 
     def _commit(self, rest: list[str]) -> None:
-        paragraphs: list[str] = []
-        words = rest[::-1]
-        while words:
-            word = words.pop()
-            flag, has_value, value = word.partition("=")
-            if word in ("-a", "--all", "-am"):
-                self.staged |= self.changed
-                self.changed = set()
-            if word in ("-m", "-am") or flag == "--message":
-                if not has_value or flag != "--message":
-                    if not words:
-                        raise BadAnswer("a commit without a message")
-                    value = words.pop()
-                paragraphs.append(value)
-            elif word not in ("-a", "--all", "-q", "--quiet"):
-                raise BadAnswer(f"git commit {word[:40]} has no place here")
-        if not any(p.strip() for p in paragraphs):
+        every = {"-a", "--all"}
+        flags, paths = _part("commit", rest, every | {"-q", "--quiet"}, {"-m", "--message"})
+        paragraphs = [v.strip() for v in flags.pop("-m", []) + flags.pop("--message", [])]
+        if not any(paragraphs):
             raise BadAnswer("a commit without a message")
-        if not self.staged:
+        if paths and flags.keys() & every:
+            raise BadAnswer("git commit -a with paths")
+        if paths:
+            files = find_files("git commit", paths, self.changed | self.staged)
+        else:
+            files = self.staged | (self.changed if flags.keys() & every else set())
+        if not files:
             raise BadAnswer("a commit of nothing")
-        message = "\n\n".join(p.strip() for p in paragraphs)
-        self.commits.append((message, tuple(sorted(self.staged))))
-        self.staged = set()
+        self.commits.append(("\n\n".join(paragraphs), tuple(sorted(files))))
+        self.staged -= files
+        self.changed -= files
 
     def _fetch(self, rest: list[str]) -> None:
-        if [w for w in rest if not w.startswith("-")] not in ([], ["origin"], ["origin", "main"]):
+        _, words = _part("fetch", rest, _QUIET | {"-p", "--prune", "--all", "-t", "--tags"})
+        if words not in ([], ["origin"], ["origin", "main"]):
             raise BadAnswer(f"git fetch {' '.join(rest)[:40]} has no place here")
         self.fetched = True
 
@@ -148,16 +149,39 @@ class Clone:
             raise BadAnswer(f"pushes to {target[:60]}")
         self.pushed.append(target)
 
-    def _switch(self, rest: list[str]) -> None:
-        if len(rest) not in (2, 3) or rest[0] not in ("-c", "--create", "-b", "--no-track"):
+    def _switch(self, rest: list[str], creates: Collection[str] = _CREATES) -> None:
+        flags, words = _part("switch", rest, _TRACKS | {"-q", "--quiet"}, creates)
+        names = [name for flag in flags.keys() & creates for name in flags[flag]]
+        if len(names) > 1 or len(words) > 1 or not names + words:
             raise BadAnswer(f"git switch {' '.join(rest)[:40]} has no place here")
-        self.start = rest[2] if len(rest) == 3 else self.branch
-        if self.start == "origin/main":
-            self.behind = 0 if self.fetched else self.behind
-            self.commits = []
-        elif self.start not in (self.branch, "HEAD"):
-            raise BadAnswer(f"there is no {self.start[:40]} to start from")
-        self.branch = rest[1]
+        if names:
+            self._make(names[0], words)
+            words = names
+        if words[0] not in self.others:
+            raise BadAnswer(f"there is no branch {words[0][:40]} to switch to")
+        self.others[self.branch] = (self.start, self.behind, self.commits)
+        self.branch = words[0]
+        self.start, self.behind, self.commits = self.others.pop(self.branch)
+
+    def _branch(self, rest: list[str]) -> None:
+        flags, words = _part(
+            "branch", rest, _TRACKS | {"-q", "-a", "-v", "--list", "--show-current"}
+        )
+        if words and not flags.keys() - _TRACKS - {"-q"}:
+            self._make(words[0], words[1:])
+        elif words:
+            raise BadAnswer(f"git branch {' '.join(rest)[:40]} has no place here")
+
+    def _make(self, name: str, start: list[str]) -> None:
+        # Also where it is told to overwrite one: that would lose what the other holds.
+        if name in (self.branch, "main", *self.others):
+            raise BadAnswer(f"there is a branch {name[:40]} already")
+        where = start[0] if start else self.branch
+        if len(start) > 1 or where not in (self.branch, "HEAD", "origin/main"):
+            raise BadAnswer(f"there is no {' '.join(start)[:40]} to start from")
+        fresh = where == "origin/main"
+        behind = 0 if fresh and self.fetched else self.behind
+        self.others[name] = (where, behind, [] if fresh else [*self.commits])
 
     def _gt(self, words: Sequence[str]) -> None:
         if list(words[:2]) == ["gt", "commit"]:
@@ -178,6 +202,60 @@ class Clone:
         for name, value in known.items():
             if self.submitted.get(name) == value:
                 del self.submitted[name]
+
+
+def _part(
+    verb: str, rest: Sequence[str], switches: Collection[str], valued: Collection[str] = ()
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The flags with their values, and the other words. Raises BadAnswer on a flag that is in neither list."""
+    flags: dict[str, list[str]] = {}
+    words: list[str] = []
+    left = list(rest[::-1])
+    while left:
+        word = left.pop()
+        if word == "--":
+            return flags, [*words, *left[::-1]]
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        flag, has_value, value = word.partition("=")
+        more = ""
+        if not word.startswith("--"):
+            flag, value, more = word[:2], word[2:], word[2:]
+            has_value = more
+        if flag in valued:
+            if not has_value and not left:
+                raise BadAnswer(f"git {verb} {flag} without a value")
+            flags.setdefault(flag, []).append(value if has_value else left.pop())
+        elif flag not in switches or (has_value and not more):
+            raise BadAnswer(f"git {verb} {word[:40]} has no place here")
+        else:
+            flags.setdefault(flag, [])
+            if more:
+                left.append(f"-{more}")
+    return flags, words
+
+
+def find_files(verb: str, paths: Sequence[str], among: Collection[str]) -> set[str]:
+    """The files that paths, folders and patterns stand for. Raises BadAnswer when one stands for none."""
+    found: set[str] = set()
+    for path in paths:
+        plain = path.removeprefix("./").rstrip("/") if len(path) <= _LONGEST_PATH else ""
+        parts = [] if path in (".", "./") else plain.split("/")
+        # First as a shell reads a pattern, where a folder stands for all in it; else as git does.
+        hits = {f for f in among if _expands(parts, f.split("/"))}
+        hits = hits or {f for f in among if fnmatchcase(f, plain)}
+        if not hits:
+            raise BadAnswer(f"{verb} {path[:60]}: no such change")
+        found |= hits
+    return found
+
+
+def _expands(pattern: Sequence[str], path: Sequence[str]) -> bool:
+    return len(pattern) <= len(path) and all(
+        fnmatchcase(name, part) and (part[:1] == "." or name[:1] != ".")
+        for part, name in zip(pattern, path, strict=False)
+    )
 
 
 def is_runtime(path: str) -> bool:

@@ -24,6 +24,7 @@ PROTECTED = re.compile(
     r"(^|/)(\.dolt(-data)?|\.beads|\.git|\.ssh|\.runtime|\.claude)(/|$)|routes\.jsonl|beads\.db"
     r"|mayor/(town|rigs|daemon)\.json|^/(etc|boot|usr|bin|sys|proc)\b|^/dev/(?!null$|std|tty$|fd/)|^/$"
 )
+_DATABASE = re.compile(r"\.(db|sqlite\d?)(\W|$)")
 SCRATCH = re.compile(r"/dev/(null|stdout|stderr|tty|fd/\d+)|/tmp/(?!.*\.\.)[\w./-]+")
 _SQL_READS = re.compile(r"\s*(select|show|describe|desc|explain|use)\b", re.I)
 _DOLT_CALL = re.compile(
@@ -38,7 +39,12 @@ SQL_WRITES = re.compile(
 _VALUE_FLAGS = name_all("--db --actor -C --directory --dolt-auto-commit")
 _BD_ENDS = name_all(
     "delete purge reset nuke close burn done cleanup compact prune gc flatten admin restore rename rename-prefix "
-    "edit supersede duplicate forget batch init-safety bootstrap init upgrade"
+    "edit supersede duplicate forget batch init-safety bootstrap init upgrade import"
+)
+# Flags of bd update that put new words in the place of those that somebody wrote.
+_BD_REWRITES = name_all(
+    "--title --description --body --message --body-file --stdin --design --design-file --notes --acceptance "
+    "--acceptance-criteria --metadata --set-labels"
 )
 _BD_PAIRS = name_all(
     "mol burn|mol squash|human dismiss|human respond|epic close-eligible|gate resolve|dolt stop|dolt killall"
@@ -60,7 +66,8 @@ _TMUX_READS = name_all(
     "display display-message show show-options info -V"
 )
 _SERVICE_READS = name_all(
-    "status show is-active is-enabled list-units cat list ps logs inspect images version info get describe stats top"
+    "status show is-active is-enabled list-units cat list ps logs inspect images version info get describe stats top "
+    "ls plan validate output ping"
 )
 _GH_ENDS = name_all("delete close merge archive remove rename cancel lock")
 
@@ -118,14 +125,19 @@ def _git(rest: Sequence[str], stdin: str | None) -> bool:
         "fetch": forced or any(w.startswith("+") for w in plain),
         "pull": forced or any(w.startswith("+") for w in plain),
         "submodule": "deinit" in plain,
-        "config": len(plain) > 1 and any(w.startswith(("!", "alias.", "user.")) for w in plain),
+        "config": len(plain) > 1 and any(w[:1] == "!" or _GIT_RUNS.match(w) for w in plain),
+        "diff": has("--outp"),
+        "log": has("--outp"),
+        "show": has("--outp"),
         "commit": has("--au"),
         "checkout-index": forced,
         "read-tree": has("--reset") or "u" in short,
     }.get(verb, False)
 
 
-_GIT_RUNS = re.compile(r"alias\.|.*=!|core\.\w*(command|pager|editor|path)|user\.", re.I)
+_GIT_RUNS = re.compile(
+    r"alias\.|.*=!|core\.(\w*(command|pager|editor|path)|fsmonitor)|user\.", re.I
+)
 
 
 def _is_main(ref: str) -> bool:
@@ -145,11 +157,14 @@ def _bd(rest: Sequence[str], stdin: str | None) -> bool:
         or verb in _BD_ENDS
         or " ".join(verbs[:2]) in _BD_PAIRS
         or verbs[:3] == ["mol", "wisp", "gc"]
-        or (verb == "update" and _closes(rest, verbs))
+        or (verb == "update" and (_closes(rest, verbs) or _rewrites(rest, long)))
         or bool({"--force", "--actor", "--fix", "--hard"} & long)
         or (verb in ("duplicates", "find-duplicates") and bool({"--merge", "--auto-merge"} & long))
-        or (verb == "import" and stdin is not None)
     )
+
+
+def _rewrites(rest: Sequence[str], long: set[str]) -> bool:
+    return bool(_BD_REWRITES & long) or any(w.startswith("-d") for w in rest)
 
 
 def _closes(rest: Sequence[str], verbs: Sequence[str]) -> bool:
@@ -172,7 +187,7 @@ def _gt(rest: Sequence[str], stdin: str | None) -> bool:
         UNKNOWN in "".join(verbs[:2])
         or (verbs[0] == "dolt" and bool(set(verbs[1:2]) - _GT_DOLT_READS))
         or bool(_GT_ENDS & set(verbs[:3]))
-        or bool({"--force", "--hard", "--fix", "--nuclear"} & long)
+        or bool({"--force", "--hard", "--fix", "--nuclear", "--cleanup"} & long)
     )
 
 
@@ -231,7 +246,7 @@ def _sed(rest: Sequence[str], stdin: str | None) -> bool:
 
 
 def _move(rest: Sequence[str], stdin: str | None) -> bool:
-    lost = any(w in ("/dev/null", ".", "..", "*") for w in rest)
+    lost = any(w in ("/dev/null", ".", "..", "*") or _DATABASE.search(w) for w in rest)
     return lost or _protected(rest, stdin) or "f" in _flags(rest)[0]
 
 
@@ -317,5 +332,6 @@ JUDGES: dict[str, Judge] = {
     "cp": _protected, "install": _protected, "tee": _tee, "sponge": _tee, "rsync": _rsync, "tar": _tar,
     "curl": _curl, "wget": _curl, "gh": _gh, "chmod": _chmod, "chown": _chmod, "chgrp": _chmod, "setfacl": _chmod,
     **dict.fromkeys(("mysql", "mariadb", "sqlite3", "psql", "mycli", "usql", "duckdb"), _sql),
-    **dict.fromkeys(("systemctl", "service", "supervisorctl", "launchctl", "docker", "podman", "kubectl"), _service),
+    **dict.fromkeys(name_all("systemctl service supervisorctl launchctl docker podman kubectl helm terraform tofu"), _service),
+    **dict.fromkeys(name_all("aws gcloud az gsutil rclone redis-cli"), _service),
 }  # fmt: skip

@@ -140,7 +140,7 @@ NEEDS = (
          ('gt nudge {rig}/{who} "{note}"', 'gt nudge {rig}/{who} --message "{note}"'),
          ('gt mail send {rig}/{who} -s "{note}" -m "{note}"', 'gt nudge {rig}/{other} "{note}"', 'gt nudge "{note}" {rig}/{who}', 'gt say {rig}/{who} "{note}"')),
     Need("gt-mail", "hard", "deacon", 'A mail to the witness of {rig} that is not reaped after a week: subject "{label}: look", body "{note}".',
-         ('gt mail send {rig}/witness --subject "{label}: look" --message "{note}" --permanent', 'gt mail send --to {rig}/witness --subject "{label}: look" --message "{note}" --permanent'),
+         tuple(f'gt mail send {to} --subject "{{label}}: look" --message "{{note}}" {kept}' for kept in ("--permanent", "--wisp=false") for to in ("{rig}/witness", "--to {rig}/witness")),
          ('gt mail send {rig}/witness --subject "{label}: look" --message "{note}"', 'gt mail send {rig}/refinery --subject "{label}: look" --message "{note}" --permanent',
           'gt mail send {rig}/witness --subject "{label}: look" --message "{note}" --keep', 'gt nudge {rig}/witness "{note}"')),
     Need("gt-escalate", "hard", "refinery", 'Raise "{title}" to those who can decide: severity high, about bead {a}, with the reason {reason}.',

@@ -27,8 +27,8 @@ _DEEDS = (
     ("feat", "the till can now be closed by hand, which is new", "close the till by hand"),
     ("docs", "only the manual's page on pallets was written anew", "rewrite the page on pallets"),
     ("docs", "only the text on opening hours was corrected", "correct the opening hours"),
-    ("test", "only tests were added, for the price table", "cover the price table"),
-    ("test", "only tests were added, for the stock list", "cover the stock list"),
+    ("test", "only the tests of the price table were worked on", "cover the price table"),
+    ("test", "only the tests of the stock list were worked on", "cover the stock list"),
     ("chore", "only the build file was brought up to date", "bring the build file up to date"),
     ("chore", "only the version of a library was raised", "raise the version of the parser"),
 )
@@ -157,7 +157,7 @@ def _split(dice: random.Random, n: int) -> Made:
         "split",
         "hard",
         _lines(
-            f"{who} of {rig.name} changed four files for bead {bead}, on the branch polecat/{who}/{bead}: {', '.join(listed)}.",
+            f"{who} of {rig.name} edited four tracked files for bead {bead}, on the branch polecat/{who}/{bead}: {', '.join(listed)}.",
             "Two things were done, and each gets a commit of its own, in this order:",
             *told,
             f"{_FORM} Nothing is pushed or handed in yet. {_ONLY}",
