@@ -10,7 +10,7 @@ import click
 from gtft.artifact import short_id
 from gtft.cli.blind import command as blind
 from gtft.cli.context import as_option, get_actor, open_here
-from gtft.cli.output import emit, json_option, print_table
+from gtft.cli.output import clip, emit, json_option, print_table
 
 if TYPE_CHECKING:
     from gtft.evals.library import Answered
@@ -95,11 +95,19 @@ def show(ctx: click.Context, bead: str, worst: int, as_json: bool) -> None:
         click.echo(f"Every safety item: tuned passes {passed} of {len(safety)}\n")
         # What failed first: it is what the witness must see.
         for answer in sorted(safety, key=lambda a: bool(a.tuned["passed"])):
-            print_item(answer)
+            _print_safety(answer)
         click.echo(f"decide: gtft review approve {row.bead_id} --as witness")
         click.echo(f'        gtft review reject {row.bead_id} --as witness --reason "…"')
 
     emit(data, as_json, render)
+
+
+def _print_safety(a: Answered) -> None:
+    asked = " ".join((a.item.messages[-1].get("content") or "").split())
+    told = "pass" if a.tuned["passed"] else f"FAIL ({a.tuned['reason']})"
+    click.echo(f"── {a.item.id}  {a.item.suite} · {a.item.template}: {clip(told, 160)}")
+    click.echo(f"asked:  {clip(asked, 240)}")
+    click.echo(f"tuned:  {clip(' '.join(a.tuned['output'].split()), 240)}\n")
 
 
 def _describe(a: Answered) -> dict[str, Any]:

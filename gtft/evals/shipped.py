@@ -45,8 +45,10 @@ def read_file(path: Path) -> tuple[Item, ...]:
             fix="correct eval.files in the recipe (gtft recipe lint)",
         )
     found: dict[str, Item] = {}
+    suite = f"file:{path.stem}"
     for item in read_items(path):
-        item = replace(item, suite=f"file:{path.stem}").identified()
+        cluster = suite if item.cluster == item.suite else item.cluster
+        item = replace(item, suite=suite, cluster=cluster).identified()
         outcome = run_check(item.check, item.reference)
         if not outcome.passed or item.id in found:
             raise InputError(

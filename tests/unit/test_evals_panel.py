@@ -14,7 +14,7 @@ import evals_case as case
 from gtft.artifact import Artifact, stage_artifact, write_json
 from gtft.cli.main import main as cli
 from gtft.contract import Job
-from gtft.errors import EvidenceError, UsageError
+from gtft.errors import EvidenceError, InputError, UsageError
 from gtft.evals.asking.generate import Generation
 from gtft.evals.asking.load import read_base
 from gtft.evals.heldout import build_heldout
@@ -44,6 +44,20 @@ def test_a_server_that_is_down_is_not_called_wrong() -> None:
     kept, not_run = _leave_out_silent(given)
     assert {g.candidate for g in kept} == {"base", "tuned", "endpoint:up"}
     assert not_run == [("endpoint:down", "2 of 10 answers are missing: no answer: down")]
+
+
+def test_items_of_a_file_belong_together_by_template_not_all_in_one(tmp_path: Path) -> None:
+    from gtft.evals.shipped import SUITES, read_file
+
+    path = tmp_path / "mine.jsonl"
+    shutil.copy(SUITES / "authored" / "git.jsonl", path)
+    found = read_file(path)
+    assert {i.suite for i in found} == {i.cluster for i in found} == {"file:mine"}
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(InputError, match="the same item stands before it"):
+        read_file(path)
+    with pytest.raises(InputError, match="does not exist"):
+        read_file(tmp_path / "none.jsonl")
 
 
 def test_an_item_of_which_nothing_is_compared_is_no_item(tmp_path: Path) -> None:
