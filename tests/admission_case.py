@@ -18,7 +18,7 @@ from typing import Any
 
 from gtft.contract import EVENTS_FILE, Event
 from gtft.records.rows import Run, StageRow
-from gtft.runner.execution import Outcome, carry_out
+from gtft.runner.execution import Outcome, carry_out, catch_up
 from gtft.runner.lease import claim_next
 from gtft.runner.moves import read_recipe
 from gtft.runner.pressure import Reading
@@ -124,6 +124,8 @@ def train(
 ) -> Outcome | None:
     """Claim and carry out the train stage, again after a crash, as `run_through` does."""
     outcome = None
+    # A runner that died between submitting and accepting.
+    catch_up(ws)
     while ws.store.find_stage(run.id, "train").state in ("ready", "active"):
         claim = claim_next(ws, "gizmo/polecats/a", run.id)
         if claim is None:
