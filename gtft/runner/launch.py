@@ -202,9 +202,12 @@ def _estimate_stage(
 
 
 def _count_answers(recipe: Recipe) -> str:
-    items = recipe.eval.max_items * len(recipe.eval.suites)
+    e = recipe.eval
+    items = e.max_items * (len(e.suites) + len(e.files))
+    answers = e.seeds * (len({*e.candidates, "base", "tuned"}) + len(e.models) + len(e.endpoints))
     return (
-        f"at most {items} items, each answered twice, {recipe.eval.max_new_tokens} tokens at most"
+        f"about {items} items and every safety item, at most {answers} answers each, "
+        f"at most {e.max_new_tokens} tokens an answer"
     )
 
 
