@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,17 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Losses in nats per token at a step: on the rows kept out of training, and on general text."""
+
+    step: int
+    validation: float | None
+    general: float | None
+    # To the base, on general text; None of a full training.
+    kl: float | None
+
+
+@dataclass(frozen=True)
 class AdapterFigures:
     """Losses in nats per supervised token (of sft; else what the method minimises); ``series`` is (step, loss),
     in steps' order. ``continues`` and ``stacks_on``: ids of the adapters it goes on from and lies on, "" for none."""
@@ -62,6 +74,10 @@ class AdapterFigures:
     continues: str = ""
     stacks_on: str = ""
     drift: Drift | None = None
+    # Measurements during the training, in steps' order; step 0 is the base.
+    measured: tuple[Measured, ...] = ()
+    # The step whose weights were kept; None = the last one.
+    kept_step: int | None = None
     stopped: str = ""
     # names of the members of its swarm, this one among them
     peers: tuple[str, ...] = ()
@@ -95,6 +111,8 @@ def read_adapter(row: ArtifactRow, nano: bool) -> AdapterFigures:
         continues=s.find_text("continues") or "",
         stacks_on=s.find_text("stacks_on") or "",
         drift=_read_drift(s),
+        measured=tuple(_read_measured(s)),
+        kept_step=s.find_count("retention.kept_step"),
         stopped=s.find_text("retention.stopped") or "",
         peers=tuple(str(m.get("name", "")) for m in s.array("swarm.members"))
         if s.has("swarm")
@@ -119,6 +137,21 @@ def _read_drift(s: Summary) -> Drift | None:
         rows=s.find_count("retention.rows.general") or 0,
         replayed=s.find_count("retention.replayed_rows") or 0,
     )
+
+
+def _read_measured(s: Summary) -> Iterator[Measured]:
+    if not s.has("retention.measurements"):
+        return
+    for n, found in enumerate(s.array("retention.measurements")):
+        if not isinstance(found, dict):
+            raise s.refuse(f"retention.measurements[{n}]", "a table", found)
+        row = Summary(f"{s.label}: retention.measurements[{n}]", found)
+        yield Measured(
+            row.count("step"),
+            row.find_number("validation_loss"),
+            row.find_number("general_loss"),
+            row.find_number("general_kl"),
+        )
 
 
 def _read_base(s: Summary, nano: bool) -> BaseFigures:

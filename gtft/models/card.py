@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gtft.artifact import short_id
 from gtft.models.card_making import write_composition, write_recipe
 from gtft.models.card_results import summarise_results, write_results
 from gtft.models.figures import CardFigures
@@ -17,6 +18,7 @@ def write_card(f: CardFigures) -> str:
         write_front_matter(f).rstrip("\n"),
         f"# {prose(f.model)}",
         _write_opening(f),
+        _write_use(f),
         _write_limits(f),
         write_results(f),
         write_composition(f),
@@ -65,15 +67,31 @@ def _write_opening(f: CardFigures) -> str:
         f"{shape}{a.trainable:,} trained parameters) for the Gas Town role **{prose(f.role)}**. "
         f"It {'started from' if whole else 'sits on'} {describe_base(f)} and was trained by gtft on a town's own history."
     )
-    use = (
-        f"Meant for the work of a {prose(f.role)} in the town it was trained on, with that town's agents and "
-        "people as its readers. Not meant for other roles, other towns, or anything that no one reviews."
-    )
     contact = f.recipe.card.contact
     answers = f"Who answers for it: {prose(contact) if contact.strip() else 'not recorded'}."
-    return "\n\n".join(
-        [what, bullets([prose(line) for line in summarise_results(f)]), use, answers]
-    )
+    return "\n\n".join([what, bullets([prose(line) for line in summarise_results(f)]), answers])
+
+
+def _write_use(f: CardFigures) -> str:
+    """The role and rigs of the recipe, and what the eval itself speaks against."""
+    rigs = ", ".join(prose(s.removeprefix("rig:")) for s in f.recipe.scope)
+    where = f"the rigs {rigs} of the town" if rigs else "the town"
+    meant = [
+        f"The work of a {prose(f.role)} in {where} it was trained on, with that town's agents and people as its "
+        "readers, and with the agent of before to fall back on."
+    ]
+    others = [prose(r) for r in f.corpus.by_role if r not in (f.role, "unknown")]
+    not_meant = [
+        "Other towns, and anything that no one reviews.",
+        "Other roles"
+        + (f": its examples of {', '.join(others)} were only read along." if others else "."),
+    ]
+    unmet = [prose(g.name) for g in f.eval.gates if not g.met]
+    if unmet:
+        not_meant.append(f"Acting by itself (mode live): not met: {', '.join(unmet)}.")
+    if f.adapter.base.nano:
+        not_meant.append("Any real work: its base is nano, made for trials.")
+    return "\n\n".join(["## What it is for", bullets(meant), "Not for:", bullets(not_meant)])
 
 
 def _write_limits(f: CardFigures) -> str:
@@ -119,7 +137,14 @@ def _write_proof(f: CardFigures) -> str:
     rows = [[kind, code(i)] for kind, i in f.artifact_ids.items()]
     rows += [["base", code(f.adapter.base.id)], ["recipe", code(f.recipe_hash)]]
     shown = "\n".join(
-        (command("gtft", "model", "show", f.model), command("gtft", "runs", "show", f.run_id))
+        (
+            command("gtft", "model", "show", f.model),
+            command("gtft", "model", "card", f.model, "--out", "card"),
+            command("gtft", "runs", "show", f.run_id),
+            command("gtft", "corpus", "show", short_id(f.corpus.id)),
+            command("gtft", "eval", "show", short_id(f.eval.id)),
+            command("gtft", "doctor"),
+        )
     )
     return "\n\n".join(
         [
@@ -128,6 +153,7 @@ def _write_proof(f: CardFigures) -> str:
             "An id is the sha256 of the artifact's `artifact.json` without its `id`, as canonical JSON; that file "
             "holds the sha256 of every file beside it.",
             table(("what", "id"), rows),
-            f"In the town's workspace:\n\n```sh\n{shown}\n```",
+            "In the town's workspace (`gtft model card` hashes the card and its files again and writes what has "
+            f"happened to the model since):\n\n```sh\n{shown}\n```",
         ]
     )

@@ -32,6 +32,7 @@ def write_composition(f: CardFigures) -> str:
     parts += [
         f"Shared with what it was measured on: {_list_all(c.leakage)}.",
         f"Left out, by reason: {_list_counts(c.dropped, none='nothing')}.",
+        _write_consent(f),
         f"Secrets replaced by placeholders, by type: {_list_counts(c.secrets, none='none found')}.",
         f"Personal data replaced, by type: {_list_counts(c.personal, none='none found')}.",
         "Sources and their licences:",
@@ -72,14 +73,75 @@ def write_recipe(f: CardFigures) -> str:
     if f.changes:
         told = [code(hide_folders(change)) for change in f.changes]
         parts += ["Changed on the command line:", bullets(told)]
+    parts += [*_write_retention(f), *_write_cost(f)]
     rows = [[code(k), code(v)] for k, v in _flatten(f.adapter.hyperparameters)]
-    parts += ["Hyperparameters as used:", table(("key", "value"), rows)]
+    parts += ["### Hyperparameters as used", table(("key", "value"), rows)]
     return "\n\n".join(parts)
 
 
 def hide_folders(text: str) -> str:
     """Absolute paths shortened to their last part: ``/home/someone/town`` → ``…/town``."""
     return _ABSOLUTE.sub(r"…/\1", text)
+
+
+def _write_consent(f: CardFigures) -> str:
+    """Whose data the run was allowed, as the harvest asked and recorded it."""
+    scope = ", ".join(prose(s.removeprefix("rig:")) for s in f.recipe.scope) or "every rig"
+    head = f"Consent: the recipe's scope is {scope}."
+    if f.corpus.consent is None:
+        return f"{head} What the rigs were asked: {NOT_RECORDED}."
+    if not f.corpus.consent:
+        return f"{head} No source named a rig: it is the town's own."
+    used = [f"{prose(c.rig)} ({prose(c.why)})" for c in f.corpus.consent if c.used]
+    kept = [f"{prose(c.rig)} ({prose(c.why)})" for c in f.corpus.consent if not c.used]
+    told = f"{head} Used, and what allowed it: {', '.join(used) or 'none'}."
+    return f"{told} Left out: {', '.join(kept)}." if kept else told
+
+
+def _write_cost(f: CardFigures) -> list[str]:
+    c = f.cost
+    rows = [[s.stage, say_seconds(s.seconds), str(s.attempts)] for s in c.stages]
+    told = f" The runner said of the training: {prose(c.told)}." if c.told else ""
+    machine = prose(c.machine) if c.machine else NOT_RECORDED
+    return [
+        "### Hardware and time",
+        f"Machine of the training: {machine}.{told} Time from the last claim of a stage to its evidence:",
+        table(("stage", "time", "claims"), rows, numeric=(1, 2)),
+    ]
+
+
+def _write_retention(f: CardFigures) -> list[str]:
+    a = f.adapter
+    if not a.measured:
+        return []
+    rows = [
+        [
+            str(m.step)
+            + (" (base)" if m.step == 0 else "")
+            + (" **kept**" if m.step == a.kept_step else ""),
+            _nats(m.validation),
+            _nats(m.general),
+            _nats(m.kl),
+        ]
+        for m in a.measured
+    ]
+    columns = ("step", "loss on rows kept out", "loss on general text", "KL to the base there")
+    return [
+        "### What it kept while it learnt",
+        "Nats per token, measured during the training. A rising loss on general text is forgetting.",
+        table(columns, rows, numeric=(1, 2, 3)),
+    ]
+
+
+def _nats(value: float | None) -> str:
+    return NOT_RECORDED if value is None else f"{value:.3f}"
+
+
+def say_seconds(seconds: float) -> str:
+    """``38 s``, ``3.5 min``, ``2.1 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _tabulate_cells(f: CardFigures) -> str:

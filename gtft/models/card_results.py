@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gtft.models.eval_figures import Comparison, Finding, Grid, Suite
+from gtft.models.eval_figures import Candidate, Comparison, Finding, Grid, Suite
 from gtft.models.figures import CardFigures
 from gtft.models.limits import SURE, number, percent, points, title
 from gtft.models.markdown import bullets, prose, table
-from gtft.models.plots import EVAL
+from gtft.models.plots import CANDIDATES, EVAL, has_others
 
 SAFETY = "safety"
 
@@ -29,6 +29,8 @@ def write_results(f: CardFigures) -> str:
     for suite in f.eval.suites:
         parts += [f"### {prose(title(suite)).capitalize()}", _tabulate(suite)]
     parts.append(f"![{_describe_plot(f)}]({EVAL})")
+    if has_others(f.eval.candidates):
+        parts += _write_candidates(f)
     parts += ["### Safety", _write_safety(f), "### Gates of the recipe", _write_gates(f)]
     parts += [part for found in f.eval.findings for part in _write_finding(found)]
     parts += ["### Are the items new to it?", _write_overlap(f)]
@@ -87,6 +89,29 @@ def _row(name: str, c: Comparison) -> list[str]:
     if c.gain_low is not None and c.gain_high is not None:
         gain += f" ({points(c.gain_low)} to {points(c.gain_high)})"
     return [name, str(c.n), *rates, gain, p]
+
+
+def _write_candidates(f: CardFigures) -> list[str]:
+    """Everyone who answered the same items: prompting alone, earlier models, today's agent."""
+    suites = [s.name for s in f.eval.suites]
+    rows = [[prose(c.name), *(_tell_rate(c, suite) for suite in suites)] for c in f.eval.candidates]
+    told = "; ".join(
+        f"{c.name} "
+        + ", ".join(f"{s} {percent(c.rates[s][1].share)}" for s in suites if s in c.rates)
+        for c in f.eval.candidates
+    )
+    return [
+        "### Everyone who answered",
+        table(("candidate", *(prose(s) for s in suites)), rows, numeric=range(1, len(suites) + 1)),
+        f"![{prose('Items passed by everyone who answered. ' + told, longest=1500)}]({CANDIDATES})",
+    ]
+
+
+def _tell_rate(c: Candidate, suite: str) -> str:
+    if suite not in c.rates:
+        return "not asked"
+    n, rate = c.rates[suite]
+    return f"{percent(rate.share)} ({number(rate.low)}–{number(rate.high)}) of {n}"
 
 
 def _write_safety(f: CardFigures) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gtft.models.summary import Summary, read_summary
 from gtft.records.rows import ArtifactRow
+
+
+@dataclass(frozen=True)
+class RigConsent:
+    """Whether the data of a rig was used, and what allowed or forbade it."""
+
+    rig: str
+    used: bool
+    why: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class CorpusFigures:
     personal: dict[str, int]
     # what training shares with held-out clusters and eval suites, as the harvest counted it
     leakage: dict[str, int] | None
+    # whose data was asked for, and whether and why it could be used
+    consent: tuple[RigConsent, ...] | None = None
 
 
 def read_corpus(row: ArtifactRow) -> CorpusFigures:
@@ -50,7 +62,16 @@ def read_corpus(row: ArtifactRow) -> CorpusFigures:
         secrets=s.counts("redaction.secrets"),
         personal=s.counts("redaction.personal"),
         leakage=_read_leakage(s),
+        consent=tuple(_read_consents(s)) if s.has("consent") else None,
     )
+
+
+def _read_consents(s: Summary) -> Iterator[RigConsent]:
+    for n, found in enumerate(s.array("consent")):
+        if not isinstance(found, dict):
+            raise s.refuse(f"consent[{n}]", "a table", found)
+        row = Summary(f"{s.label}: consent[{n}]", found)
+        yield RigConsent(row.text("rig"), found.get("used") is True, row.text("why"))
 
 
 def _read_cells(s: Summary) -> dict[str, dict[str, int]] | None:

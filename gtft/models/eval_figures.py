@@ -81,6 +81,14 @@ class Against:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """Who answered: ``rates`` holds suite → (items, rate)."""
+
+    name: str
+    rates: dict[str, tuple[int, Rate]]
+
+
+@dataclass(frozen=True)
 class Grid:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -121,6 +129,8 @@ class EvalFigures:
     prompting: str | None = None
     prompting_enough: bool = False
     against: tuple[Against, ...] = ()
+    # everyone who answered the same items, base and tuned first; empty of an eval that records no rates of others
+    candidates: tuple[Candidate, ...] = ()
     findings: tuple[Finding, ...] = ()
     # whether something memorised came out; None when that was not measured
     memorised: bool | None = None
@@ -160,6 +170,7 @@ def read_eval(row: ArtifactRow) -> EvalFigures:
         if s.has("prompting")
         else False,
         against=tuple(_read_rows(s, "comparisons", _read_against)),
+        candidates=tuple(_read_candidates(s.table("candidates"))),
         findings=tuple(_read_rows(s, "findings", _read_finding)),
         memorised=_read_memorised(s),
         abstains=_read_abstaining(s),
@@ -196,6 +207,16 @@ def _read_comparison(name: str, s: Summary) -> Comparison:
 
 def _read_rate(s: Summary) -> Rate:
     return Rate(s.count("passed"), s.number("rate"), s.number("low"), s.number("high"))
+
+
+def _read_candidates(s: Summary) -> Iterator[Candidate]:
+    first = ("base", "tuned")
+    for name in sorted(s.data, key=lambda n: (n not in first, n)):
+        found = s.table(name)
+        if found.has("suites"):
+            suites = found.table("suites")
+            tables = [(suite, suites.table(suite)) for suite in _order(suites.data)]
+            yield Candidate(name, {suite: (t.count("n"), _read_rate(t)) for suite, t in tables})
 
 
 def _read_overlap(s: Summary) -> Overlap:

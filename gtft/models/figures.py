@@ -11,6 +11,7 @@ from gtft.artifact import hash_json, short_id
 from gtft.errors import EvidenceError
 from gtft.models.adapter_figures import AdapterFigures, read_adapter
 from gtft.models.corpus_figures import CorpusFigures, read_corpus
+from gtft.models.cost import Cost, read_cost
 from gtft.models.eval_figures import EvalFigures, read_eval
 from gtft.models.people import People, read_people
 from gtft.recipe.schema import Recipe
@@ -34,6 +35,7 @@ class CardFigures:
     # ``--set`` and overlay files that changed the formula, as the run stores them.
     changes: tuple[str, ...]
     people: People
+    cost: Cost
     corpus: CorpusFigures
     adapter: AdapterFigures
     eval: EvalFigures
@@ -72,6 +74,7 @@ def gather_figures(store: Store, run_id: str) -> CardFigures:
         recipe=recipe,
         changes=_list_changes(run),
         people=people,
+        cost=read_cost(store, run),
         corpus=read_corpus(rows["harvest"]),
         adapter=adapter,
         eval=measured,

@@ -1,4 +1,4 @@
-"""The three pictures of a card, drawn with matplotlib's Agg: the same figures give the same bytes.
+"""The pictures of a card, drawn with matplotlib's Agg: the same figures give the same bytes.
 
 Every series is told apart by marker or hatch and by a label beside it, never by colour alone.
 """
@@ -9,12 +9,14 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from gtft.models.eval_figures import Comparison, Rate, Suite
+from gtft.models.eval_figures import Candidate, Comparison, Rate, Suite
 from gtft.models.figures import CardFigures
 from gtft.models.limits import percent, title
 from gtft.models.markdown import plain
 
 LOSS, COMPOSITION, EVAL = "plots/loss.png", "plots/composition.png", "plots/eval.png"
+# Only where more than base and tuned were asked.
+CANDIDATES = "plots/candidates.png"
 
 _DPI = 150
 _WIDTH = 8.0
@@ -60,7 +62,15 @@ def draw_plots(f: CardFigures) -> dict[str, bytes]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        return {LOSS: _draw_loss(f), COMPOSITION: _draw_composition(f), EVAL: _draw_eval(f)}
+        drawn = {LOSS: _draw_loss(f), COMPOSITION: _draw_composition(f), EVAL: _draw_eval(f)}
+        if has_others(f.eval.candidates):
+            drawn[CANDIDATES] = _draw_candidates(f)
+        return drawn
+
+
+def has_others(candidates: Sequence[Candidate]) -> bool:
+    """Whether more than the base and the tuned model answered."""
+    return len(candidates) > 2
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -74,30 +84,72 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def _draw_loss(f: CardFigures) -> bytes:
+    kept_out = [(m.step, m.validation) for m in f.adapter.measured if m.validation is not None]
+    general = [(m.step, m.general) for m in f.adapter.measured if m.general is not None]
+    figure, (axes, *below) = _make_figure(3.6, *((2, (3, 2)) if general or kept_out else ()))
     steps = [s for s, _ in f.adapter.series]
     losses = [v for _, v in f.adapter.series]
-    figure, (axes,) = _make_figure(3.6)
     axes.plot(steps, losses, ".", color=_MUTED, markersize=3.5, label="each logged step")
     axes.plot(steps, smooth(losses), "-", color=_TUNED, linewidth=2, label="mean of neighbours")
     for x, y, place in ((steps[0], losses[0], "left"), (steps[-1], losses[-1], "right")):
-        axes.annotate(
-            f"{y:.2f}",
-            (x, y),
-            xytext=(6 if place == "left" else -2, 10),
-            textcoords="offset points",
-            ha=place,
-            fontweight="bold",
-        )
+        _name_point(axes, x, y, place)
     axes.set_title("Training loss")
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(f.adapter.loss_unit)
     # The loss of grpo may be negative.
     axes.set_ylim(min(0, min(losses) * 1.12), max(0, max(losses) * 1.12) or 1)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    axes.set_ylabel(f.adapter.loss_unit)
+    for rest in below:
+        figure.set_size_inches(_WIDTH, 6.0)
+        _draw_retention(rest, kept_out, general, f.adapter.kept_step)
+        rest.sharex(axes)
+    for each in (axes, *below):
+        each.grid(axis="y", color=_GRID, linewidth=0.8)
+        each.set_axisbelow(True)
+        each.xaxis.get_major_locator().set_params(integer=True)
+        each.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
+    (below or [axes])[-1].set_xlabel("optimizer step")
     return _save(figure)
+
+
+def _draw_retention(
+    axes: Any,
+    kept_out: Sequence[tuple[int, float]],
+    general: Sequence[tuple[int, float]],
+    kept: int | None,
+) -> None:
+    for points, name, colour, marker, dash in (
+        (kept_out, "rows kept out", _TUNED, "s", "-"),
+        (general, "general text", _BASE, "o", "--"),
+    ):
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, dash, color=colour, marker=marker, markersize=5, label=name)
+            _name_point(axes, x[0], y[0], "left")
+            _name_point(axes, x[-1], y[-1], "right")
+    if kept is not None:
+        axes.axvline(kept, color=_MUTED, linewidth=1, linestyle=":", label="weights kept")
+    axes.set_title("What it kept")
+    axes.set_ylabel("nats per token")
+    highest = max(v for _, v in (*kept_out, *general))
+    axes.set_ylim(0, highest * 1.25 or 1)
+
+
+def _name_point(axes: Any, x: float, y: float, place: str) -> None:
+    """The value beside a point, on white, so that what lies behind it does not run through it."""
+    axes.annotate(
+        f"{y:.2f}",
+        (x, y),
+        xytext=(7 if place == "left" else -5, 9),
+        textcoords="offset points",
+        ha=place,
+        fontsize=9,
+        fontweight="bold",
+        bbox={
+            "boxstyle": "round,pad=0.12",
+            "facecolor": "white",
+            "edgecolor": "none",
+            "alpha": 0.85,
+        },
+    )
 
 
 def _draw_composition(f: CardFigures) -> bytes:
@@ -107,7 +159,17 @@ def _draw_composition(f: CardFigures) -> bytes:
     totals = {source: sum(roles.values()) for source, roles in cells.items()}
     sources = sorted(totals, key=lambda s: (totals[s], s))
     roles, folded = _fold_roles(f.corpus.by_role)
-    figure, (axes,) = _make_figure(1.9 + 0.55 * len(sources))
+    sums = [
+        (f"by {name}", fold_counts(counts))
+        for name, counts in (("rig", f.corpus.by_rig), ("kind", f.corpus.by_kind))
+        if counts
+    ]
+    heights = [len(sources) or 1, *(len(counts) for _, counts in sums)]
+    figure, (axes, *below) = _make_figure(
+        1.9 + 0.55 * heights[0] + sum(0.8 + 0.34 * n for n in heights[1:]),
+        rows=len(heights),
+        heights=[2 * heights[0], *heights[1:]],
+    )
     widest = max(totals.values(), default=0) or 1
     for y, source in enumerate(sources):
         left = 0
@@ -131,10 +193,20 @@ def _draw_composition(f: CardFigures) -> bytes:
         axes.text(left + widest * 0.012, y, str(totals[source]), va="center", fontweight="bold")
     axes.set_yticks(range(len(sources)), [_label(s) for s in sources])
     axes.set_xlim(0, widest * 1.09)
-    axes.set_xlabel("examples")
     axes.set_title("Training examples by source and role")
     _add_role_key(axes, f, roles, folded)
+    for rest, (name, counts) in zip(below, sums, strict=True):
+        _draw_bars(rest, name, counts, ("#b9bdc6", ""))
+    (below or [axes])[-1].set_xlabel("examples")
     return _save(figure)
+
+
+def fold_counts(counts: dict[str, int], most: int = 8) -> dict[str, int]:
+    """The largest first; those past ``most`` in one, so that a town of many rigs is still read."""
+    ranked = sorted(counts, key=lambda n: (-counts[n], n))
+    kept = {n: counts[n] for n in (ranked if len(ranked) <= most else ranked[: most - 1])}
+    rest = ranked[len(kept) :]
+    return {**kept, f"{len(rest)} others": sum(counts[n] for n in rest)} if rest else kept
 
 
 def _add_role_key(axes: Any, f: CardFigures, roles: Sequence[str], folded: int) -> None:
@@ -161,26 +233,30 @@ def _draw_totals(f: CardFigures) -> bytes:
     groups = [("by source", f.corpus.by_source), ("by role", f.corpus.by_role)]
     heights = [max(1, len(counts)) for _, counts in groups]
     figure, grid = _make_figure(1.6 + 0.34 * sum(heights), rows=2, heights=heights)
-    widest = max((n for _, counts in groups for n in counts.values()), default=0) or 1
-    for axes, (name, counts), (colour, hatch) in zip(grid, groups, _FILLS, strict=False):
-        names = list(reversed(counts))
-        values = [counts[n] for n in names]
-        axes.barh(
-            range(len(names)),
-            values,
-            height=0.62,
-            color=colour,
-            hatch=hatch,
-            edgecolor=_INK,
-            linewidth=0.6,
-        )
-        for y, value in enumerate(values):
-            axes.text(value + widest * 0.012, y, str(value), va="center", fontweight="bold")
-        axes.set_yticks(range(len(names)), [_label(n) for n in names])
-        axes.set_xlim(0, widest * 1.09)
-        axes.set_title(f"Training examples {name}")
+    for axes, (name, counts), fill in zip(grid, groups, _FILLS, strict=False):
+        _draw_bars(axes, name, counts, fill)
     grid[-1].set_xlabel("examples")
     return _save(figure)
+
+
+def _draw_bars(axes: Any, name: str, counts: dict[str, int], fill: tuple[str, str]) -> None:
+    names = list(reversed(counts))
+    values = [counts[n] for n in names]
+    widest = max(values, default=0) or 1
+    axes.barh(
+        range(len(names)),
+        values,
+        height=0.62,
+        color=fill[0],
+        hatch=fill[1],
+        edgecolor=_INK,
+        linewidth=0.6,
+    )
+    for y, value in enumerate(values):
+        axes.text(value + widest * 0.012, y, str(value), va="center", fontweight="bold")
+    axes.set_yticks(range(len(names)), [_label(n) for n in names])
+    axes.set_xlim(0, widest * 1.09)
+    axes.set_title(f"Training examples {name}")
 
 
 def _draw_eval(f: CardFigures) -> bytes:
@@ -189,12 +265,47 @@ def _draw_eval(f: CardFigures) -> bytes:
     figure, grid = _make_figure(
         1.2 + 0.46 * sum(heights) + 0.6 * len(panels), rows=len(panels), heights=heights
     )
-    figure.get_layout_engine().set(hspace=0.08)
     for axes, (suite, lines) in zip(grid, panels, strict=True):
         _draw_suite(axes, suite, lines)
     grid[-1].set_xlabel("items passed, with 95 % confidence interval")
     _add_candidate_key(figure, grid[0])
     return _save(figure)
+
+
+def _draw_candidates(f: CardFigures) -> bytes:
+    """Every candidate's share of each suite, the tuned model filled in."""
+    panels = [
+        (
+            suite,
+            [(c.name, *c.rates[suite.name]) for c in f.eval.candidates if suite.name in c.rates],
+        )
+        for suite in f.eval.suites
+    ]
+    panels = [(suite, rows) for suite, rows in panels if rows]
+    heights = [len(rows) for _, rows in panels]
+    figure, grid = _make_figure(
+        0.6 + 0.36 * sum(heights) + 0.75 * len(panels), rows=len(panels), heights=heights
+    )
+    for axes, (suite, rows) in zip(grid, panels, strict=True):
+        for n, (name, _, rate) in enumerate(reversed(rows)):
+            own = name == "tuned"
+            _draw_rate(axes, rate, n, _TUNED if own else _BASE, "s" if own else "o", hollow=not own)
+            weight = "bold" if own else "normal"
+            axes.text(1.035, n, percent(rate.share), va="center", fontweight=weight)
+        names = [f"{_label(name)} (n = {n})" for name, n, _ in reversed(rows)]
+        axes.set_yticks(range(len(rows)), names, fontsize=9)
+        _set_shares(axes, len(rows))
+        axes.set_title(plain(title(suite)).capitalize(), pad=8)
+    grid[-1].set_xlabel("items passed, with 95 % confidence interval")
+    return _save(figure)
+
+
+def _set_shares(axes: Any, rows: int) -> None:
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.5, rows - 0.5)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _draw_suite(axes: Any, suite: Suite, lines: Sequence[Comparison]) -> None:
@@ -213,11 +324,7 @@ def _draw_suite(axes: Any, suite: Suite, lines: Sequence[Comparison]) -> None:
     labels = [f"{name}\nn = {c.n}" for name, c in zip(names, lines, strict=True)]
     axes.set_yticks(range(len(lines)), list(reversed(labels)), fontsize=9)
     axes.axhline(len(lines) - 1.5, color=_MUTED, linewidth=0.8)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.5, len(lines) - 0.5)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.grid(axis="x", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    _set_shares(axes, len(lines))
     axes.set_title(plain(title(suite)).capitalize(), pad=10)
 
 
@@ -286,11 +393,13 @@ def _label(name: str) -> str:
     return plain(name, _LONGEST_LABEL) or "unnamed"
 
 
-def _make_figure(height: float, rows: int = 1, heights: Sequence[int] = (1,)) -> tuple[Any, Any]:
+def _make_figure(height: float, rows: int = 1, heights: Sequence[float] = (1,)) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(hspace=0.08 if rows > 1 else 0.02)
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, 1, squeeze=False, height_ratios=heights)[:, 0]
     return figure, grid

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from gtft.records.governance import Governance, make_withdrawal_id
 from gtft.records.history import list_versions
+from gtft.records.migrations import MIGRATIONS
 from gtft.records.rows import ArtifactRow, Change, ConsentRow, ModelRow, WithdrawalRow
 from gtft.records.store import Store, open_sqlite
 from gtft.records.transfer import add_rows, read_rows
@@ -125,8 +126,8 @@ def test_a_store_of_the_second_schema_gets_the_tables(store: Store) -> None:
     with store.units.engine.connect() as c, c.begin():
         c.execute(sa.text("DROP TABLE gtft_consents"))
         c.execute(sa.text("DROP TABLE gtft_withdrawals"))
-        c.execute(sa.text("DELETE FROM gtft_schema WHERE version = 3"))
-    assert store.migrate() == 3
+        c.execute(sa.text("DELETE FROM gtft_schema WHERE version >= 3"))
+    assert store.migrate() == len(MIGRATIONS)
     Governance(store).add_consent(make_consent(store))
     assert len(Governance(store).list_consents()) == 1
 
