@@ -36,8 +36,10 @@ def _guard_against_merges(c: sa.Connection) -> None:
     if column.name not in known:
         kind = column.type.compile(c.dialect)
         c.exec_driver_sql(f"ALTER TABLE {tables.events.name} ADD COLUMN {column.name} {kind}")
-    for index in tables.models.indexes:
-        index.create(c, checkfirst=True)
+    names = [i["name"] for i in sa.inspect(c).get_indexes(tables.models.name)]
+    if "gtft_models_version" not in names and "gtft_models_of_role" not in names:
+        columns = (tables.models.c.name, tables.models.c.version)
+        sa.Index("gtft_models_version", *columns, unique=True).create(c)
 
 
 def _add_governance(c: sa.Connection) -> None:
@@ -45,10 +47,34 @@ def _add_governance(c: sa.Connection) -> None:
         table.create(c, checkfirst=True)
 
 
+def _number_models_by_role(c: sa.Connection) -> None:
+    """A model's version counts within its role; names differ by themselves."""
+    m = tables.models
+    rows = c.execute(sa.select(m.c.id, m.c.role, m.c.version).order_by(m.c.created_us, m.c.id))
+    counted: dict[str, int] = {}
+    for row in list(rows):
+        counted[row.role] = counted.get(row.role, 0) + 1
+        if row.version != counted[row.role]:
+            c.execute(sa.update(m).where(m.c.id == row.id).values(version=counted[row.role]))
+    names = [i["name"] for i in sa.inspect(c).get_indexes(m.name)]
+    if "gtft_models_version" in names:
+        where = f" ON {m.name}" if c.dialect.name == "mysql" else ""
+        c.exec_driver_sql(f"DROP INDEX gtft_models_version{where}")
+    for index in m.indexes:
+        index.create(c, checkfirst=True)
+
+
+def _add_deployments(c: sa.Connection) -> None:
+    for table in (tables.aliases, tables.deployments, tables.incidents):
+        table.create(c, checkfirst=True)
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _create_first_tables,
     _guard_against_merges,
     _add_governance,
+    _number_models_by_role,
+    _add_deployments,
 )
 
 

@@ -100,6 +100,58 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
+class AliasRow:
+    """A name that moves from model to model. ``pin``: why the model may not be pruned, "" when it is no pin."""
+
+    name: str
+    model_id: str
+    pin: str
+    actor: str
+    updated_us: int
+
+
+@dataclass(frozen=True)
+class DeploymentRow:
+    """A model put into service for a role of a town; one row for each mode that it was in.
+
+    ``state``: preparing, active or ended; ``reason``, once ended: promoted, superseded, undone, rolled-back or failed.
+    """
+
+    id: str
+    model_id: str
+    role: str
+    # "" = every rig of the town.
+    rig: str
+    # shadow, advise or live.
+    mode: str
+    state: str
+    reason: str | None
+    reason_text: str
+    actor: str
+    # What it was made with: endpoint, agent, files with the sha256 of their bytes before and after, limits.
+    detail: dict[str, Any]
+    # What was measured since (gtft.runner.watching), the newest only.
+    figures: dict[str, Any]
+    created_us: int
+    updated_us: int
+    ended_us: int | None = None
+
+
+@dataclass(frozen=True)
+class IncidentRow:
+    """Harm done by a model in service, with the safety item made from it (None when none could be made)."""
+
+    id: str
+    model_id: str
+    deployment_id: str | None
+    bead_id: str | None
+    title: str
+    item: dict[str, Any] | None
+    actor: str
+    created_us: int
+
+
+@dataclass(frozen=True)
 class ConsentRow:
     id: str
     rig: str

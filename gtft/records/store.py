@@ -476,7 +476,7 @@ class Store:
         if u.c.execute(sa.select(t.models.c.id).where(t.models.c.id == model.id)).first():
             return
         last = u.c.execute(
-            sa.select(sa.func.max(t.models.c.version)).where(t.models.c.name == model.name)
+            sa.select(sa.func.max(t.models.c.version)).where(t.models.c.role == model.role)
         ).scalar()
         u.c.execute(sa.insert(t.models).values(**{**model.__dict__, "version": (last or 0) + 1}))
 

@@ -106,7 +106,54 @@ models = sa.Table(
     sa.Column("card_id", _key(80), nullable=False),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     # Dolt would merge two registrations that both count to the same number.
-    sa.Index("gtft_models_version", "name", "version", unique=True),
+    sa.Index("gtft_models_of_role", "role", "version", unique=True),
+)
+
+aliases = sa.Table(
+    "gtft_aliases",
+    metadata,
+    sa.Column("name", _key(64), primary_key=True),
+    sa.Column("model_id", _key(80), nullable=False),
+    # Why it may not be pruned, where the alias is a pin; "" otherwise.
+    sa.Column("pin", _TEXT, nullable=False),
+    sa.Column("actor", _key(), nullable=False),
+    sa.Column("updated_us", sa.BigInteger, nullable=False),
+)
+
+deployments = sa.Table(
+    "gtft_deployments",
+    metadata,
+    sa.Column("id", _key(32), primary_key=True),
+    sa.Column("model_id", _key(80), nullable=False),
+    sa.Column("role", _key(64), nullable=False),
+    # "" = every rig of the town.
+    sa.Column("rig", _key(), nullable=False),
+    sa.Column("mode", _key(16), nullable=False),
+    sa.Column("state", _key(16), nullable=False),
+    sa.Column("reason", _key(16), nullable=True),
+    sa.Column("reason_text", _TEXT, nullable=False),
+    sa.Column("actor", _key(), nullable=False),
+    # What it was made with and what was measured since, as JSON.
+    sa.Column("detail", _TEXT, nullable=False),
+    sa.Column("figures", _TEXT, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("updated_us", sa.BigInteger, nullable=False),
+    sa.Column("ended_us", sa.BigInteger, nullable=True),
+    sa.Index("gtft_deployments_place", "role", "rig"),
+)
+
+incidents = sa.Table(
+    "gtft_incidents",
+    metadata,
+    sa.Column("id", _key(32), primary_key=True),
+    sa.Column("model_id", _key(80), nullable=False),
+    sa.Column("deployment_id", _key(32), nullable=True),
+    sa.Column("bead_id", _key(), nullable=True),
+    sa.Column("title", _TEXT, nullable=False),
+    # The safety item that every later eval asks, as JSON; "" when none could be made.
+    sa.Column("item", _TEXT, nullable=False),
+    sa.Column("actor", _key(), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
 )
 
 consents = sa.Table(

@@ -24,6 +24,9 @@ _OWNERS = {
     t.models: t.models.c.id,
     t.consents: t.consents.c.id,
     t.withdrawals: t.withdrawals.c.id,
+    t.aliases: t.aliases.c.name,
+    t.deployments: t.deployments.c.id,
+    t.incidents: t.incidents.c.id,
 }
 
 
@@ -94,13 +97,13 @@ def add_rows(u: Unit, rows: Rows, *, keep: bool, message: str, actor: str) -> in
 
 
 def _number_models(u: Unit, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A version that another model of that name has in the town becomes the next free one."""
-    taken = {tuple(r) for r in u.c.execute(sa.select(t.models.c.name, t.models.c.version))}
+    """A version that another model of that role has in the town becomes the next free one."""
+    taken = {tuple(r) for r in u.c.execute(sa.select(t.models.c.role, t.models.c.version))}
     out = []
     for row in rows:
         version = row["version"]
-        while (row["name"], version) in taken:
+        while (row["role"], version) in taken:
             version += 1
-        taken.add((row["name"], version))
+        taken.add((row["role"], version))
         out.append({**row, "version": version})
     return out

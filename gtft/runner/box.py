@@ -82,6 +82,12 @@ class Box:
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "free": self.free}
 
+    def name_machine(self) -> str:
+        """What a card says of it: cores, memory, GPUs; nobody's name."""
+        limit = self.memory if self.limit is None else min(self.memory, self.limit)
+        gpus = ", ".join(f"{g.name} ({say_size(g.memory)})" for g in self.gpus) or "no GPU"
+        return f"{say_count(self.cores, 'core')}, {say_size(limit)} of memory, {gpus}"
+
     def describe(self) -> list[str]:
         """Short lines for people."""
         memory = f"{say_size(self.free)} free of {say_size(self.memory)}"

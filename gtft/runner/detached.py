@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtft.runner.lease import may_take_over
@@ -23,25 +23,27 @@ def is_agent(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("GT_ROLE")) and not environ.get(MARK)
 
 
-def start_runner(ws: Workspace, run_id: str, actor: str) -> int:
-    """Start ``gtft run RUN`` in a session of its own; returns its pid. It works from the workspace,
-    never from the caller's folder: a worktree may be removed under it."""
-    folder = ws.path / "runs" / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG).open("ab") as log:
+def start_alone(workspace: Path, argv: Sequence[str], log: Path, environ: Mapping[str, str]) -> int:
+    """Start ``gtft ARGV`` in a session of its own, its words in ``log``; returns its pid. It works from the workspace,
+    never from the caller's folder: a worktree may be removed under it. Raises OSError."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
         child = subprocess.Popen(
-            [
-                sys.executable, "-P", "-m", "gtft.cli.main", "--workspace", str(ws.path),
-                "run", run_id, f"--as={actor}",
-            ],
-            cwd=ws.path,
+            [sys.executable, "-P", "-m", "gtft.cli.main", "--workspace", str(workspace), *argv],
+            cwd=workspace,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**ws.environ, MARK: "1"},
-        )  # fmt: skip
+            env={**environ, MARK: "1"},
+        )
     return child.pid
+
+
+def start_runner(ws: Workspace, run_id: str, actor: str) -> int:
+    """``gtft run RUN``, as `start_alone` starts it."""
+    log = ws.path / "runs" / run_id / LOG
+    return start_alone(ws.path, ("run", run_id, f"--as={actor}"), log, ws.environ)
 
 
 def find_runner(ws: Workspace, run_id: str) -> str | None:

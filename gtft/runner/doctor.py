@@ -9,8 +9,10 @@ from pathlib import Path
 
 from gtft.artifact import short_id, verify_artifact
 from gtft.beads.ledger import LABEL, map_state
-from gtft.errors import EvidenceError, InputError, TownError
+from gtft.errors import ConflictError, EvidenceError, InputError, TownError
+from gtft.records.deployments import Deployments
 from gtft.runner.box import LEAST_MEMORY, say_count, say_size, survey_box
+from gtft.runner.doctor_deployments import check_deployments, mend_deployments
 from gtft.runner.doctor_town import UNREACHABLE, ListParts, check_town
 from gtft.runner.finding import Finding
 from gtft.runner.lease import find_lapsed
@@ -35,11 +37,16 @@ LOW_DISK = 2 * 1024**3
 
 
 def examine(
-    path: Path, cwd: Path, environ: Mapping[str, str], list_parts: ListParts | None = None
+    path: Path,
+    cwd: Path,
+    environ: Mapping[str, str],
+    list_parts: ListParts | None = None,
+    *,
+    fix: bool = False,
 ) -> list[Finding]:
     """Every check of the workspace at ``path``, in a fixed order; it goes on where one thing is wrong.
 
-    Nothing is changed.
+    Nothing is changed but, with ``fix``, what a crash left of a deployment.
     """
     findings = [*_check_install(), *_check_box(path, cwd)]
     of_town = list(check_town(path, cwd, environ, list_parts))
@@ -52,9 +59,11 @@ def examine(
         return [*findings, Finding("note", "workspace", text)]
     try:
         ws = open_workspace(path, environ=environ)
-        for check in (_check_store, _check_runs, _check_artifacts):
+        if fix:
+            findings.extend(mend_deployments(ws))
+        for check in (_check_store, _check_runs, _check_artifacts, check_deployments):
             findings.extend(check(ws))
-    except (InputError, TownError) as e:
+    except (ConflictError, InputError, TownError) as e:
         text = f"{path} cannot be read: {e.what}"
         findings.append(Finding("wrong", "workspace", text, e.fix))
     return findings
@@ -154,7 +163,12 @@ def _check_runs(ws: Workspace) -> Iterator[Finding]:
 
 
 def _check_artifacts(ws: Workspace) -> Iterator[Finding]:
-    rows = ws.store.list_artifacts()
+    pruned = Deployments(ws.store).list_pruned()
+    rows = [
+        r
+        for r in ws.store.list_artifacts()
+        if r.id not in pruned or ws.artifact_path(r.path).exists()
+    ]
     broken = 0
     for row in rows:
         try:

@@ -11,6 +11,7 @@ from gtft.artifact import Artifact, hash_json, read_artifact, short_id, write_js
 from gtft.contract import JOB_FILE, Event, Failed, InputArtifact, Job, Paused, Produced
 from gtft.errors import EvidenceError, UsageError, WorkerFailed, find_kind
 from gtft.recipe.resolve import Resolved
+from gtft.runner.lineage import list_incident_items
 from gtft.runner.process import WorkerProcess, start_worker
 from gtft.runner.workspace import Workspace
 from gtft.shelf import list_shelf, read_document
@@ -64,6 +65,7 @@ def evaluate(
         seed=resolved.recipe.train.seed,
         root=root,
         store_url=ws.store.url,
+        incidents=tuple(list_incident_items(ws)),
     )
     write_json(job_dir / JOB_FILE, json.loads(job.model_dump_json()))
     worker = start_worker(job_dir, "eval", root, environ)

@@ -36,6 +36,7 @@ from gtft.runner.evidence import check_evidence
 from gtft.runner.governance import gather_governance
 from gtft.runner.launch import plan_stage
 from gtft.runner.lease import Claim, claim_next, may_take_over
+from gtft.runner.lineage import list_incident_items
 from gtft.runner.milestones import say_trained, tell_milestones
 from gtft.runner.moves import (
     accept,
@@ -53,6 +54,7 @@ from gtft.runner.process import find_result
 from gtft.runner.supervision import End, Terms, find_terms, supervise
 from gtft.runner.watch import Listener
 from gtft.runner.workspace import Workspace
+from gtft.town.conventions import read_conventions
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def prepare_job(ws: Workspace, run: Run, row: StageRow, actor: str) -> Job:
         root=Path(run.root),
         store_url=ws.store.url,
         governance=gather_governance(ws, run.actor, recipe.scope) if harvests else Governance(),
+        incidents=tuple(list_incident_items(ws)) if stage in ("harvest", "eval") else (),
+        conventions=read_conventions(ws.home.town, ws.environ) if harvests and ws.home else {},
     )
     write_json(job_dir / JOB_FILE, json.loads(job.model_dump_json()))
     return job

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 from gtft.contract import EVERY_RIG, Consent, Governance, Withdrawal
 from gtft.records import governance as records
+from gtft.records.deployments import Deployments
 from gtft.runner.workspace import Workspace
+from gtft.service import read_answers
 
 _RIG_AGENTS = frozenset({"witness", "refinery", "polecats", "crew"})
 
@@ -29,7 +31,20 @@ def gather_governance(ws: Workspace, actor: str, scope: Sequence[str]) -> Govern
             for w in store.list_withdrawals()
         ),
         own_models=_count_generations(ws),
+        served=_find_served(ws),
     )
+
+
+def _find_served(ws: Workspace) -> dict[str, str]:
+    """Session → the model that answered in it, for every live deployment that ever was."""
+    names = {m.id: m.name for m in ws.store.list_models()}
+    return {
+        a.session: names[d.model_id]
+        for d in Deployments(ws.store).list_deployments()
+        if d.mode == "live" and d.model_id in names
+        for a in read_answers(ws.path, d.id)
+        if a.took == "model" and a.session
+    }
 
 
 def _count_generations(ws: Workspace) -> dict[str, int]:

@@ -120,7 +120,7 @@ def plan_stage(ws: Workspace, run: Run, job: Job) -> Planned:
         corpus=read_artifact(job.input("harvest").path, kind="corpus"), probe=None,
     )  # fmt: skip
     planned = summarize(plan_training(given))
-    record_plan(ws, run.id, job.stage, planned, job.actor)
+    record_plan(ws, run.id, job.stage, planned, job.actor, given.box.name_machine())
     return planned
 
 

@@ -27,7 +27,8 @@ def tell_ledger(op: str, bead: str, actor: str, **arguments: Any) -> Message:
 
 
 def tell_people(to: tuple[str, ...], subject: str, body: str) -> Message:
-    """Mail that stays. ``subject`` begins with GTFT_REVIEW, GTFT_FAILED or GTFT_DONE."""
+    """Mail that stays. ``subject`` begins with GTFT_REVIEW, GTFT_FAILED, GTFT_DONE, GTFT_DEPLOYED,
+    GTFT_UNDEPLOYED, GTFT_ROLLBACK or GTFT_AB."""
     return Message("notice", {"to": list(to), "subject": subject, "body": body})
 
 

@@ -51,14 +51,16 @@ def summarize(plan: Plan) -> Planned:
     )
 
 
-def record_plan(ws: Workspace, run_id: str, stage: str | None, planned: Planned, who: str) -> None:
-    """As an event of the run; for a stage also as its worker's ``plan.json``."""
+def record_plan(
+    ws: Workspace, run_id: str, stage: str | None, planned: Planned, who: str, machine: str = ""
+) -> None:
+    """As an event of the run; for a stage also as its worker's ``plan.json``. ``machine``: where it will run."""
     if stage is not None:
         folder = ws.job_dir(run_id, stage)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PLAN_FILE, planned.as_dict())
     text = " ".join(f"{name}={value}" for name, value in planned.as_dict().items())
-    ws.store.add_event(run_id, stage, KIND, who, text)
+    ws.store.add_event(run_id, stage, KIND, who, f"{text}; machine: {machine}" if machine else text)
 
 
 def find_plan(ws: Workspace, run_id: str, stage: str | None = None) -> Planned | None:

@@ -1,7 +1,7 @@
 """The sweep: seconds of housekeeping for a dog or a cron job. It never trains in its own process.
 
-It delivers what waits, starts a runner for one run that lost its own, reminds of what waits too long, and
-dispatches a recipe again when its ``[gtft.retrain]`` says so.
+It delivers what waits, starts a runner for one run that lost its own, reminds of what waits too long, starts a
+look after what is deployed, and dispatches a recipe again when its ``[gtft.retrain]`` says so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gtft.beads.lifecycle import HELD
+from gtft.errors import GtftError
 from gtft.recipe.resolve import Resolved
 from gtft.records.rows import EventRow, Run, StageRow
 from gtft.runner.box import LEAST_MEMORY, Box, say_size
@@ -23,6 +24,9 @@ from gtft.runner.lease import find_lapsed
 from gtft.runner.moves import finish_unfinished, read_recipe
 from gtft.runner.outbox import tell_people
 from gtft.runner.process import is_locked
+from gtft.runner.rollback import list_faults, mend
+from gtft.runner.switch import lock_deploy
+from gtft.runner.watching import list_due, lock_watch, start_watch
 from gtft.runner.workspace import Workspace
 from gtft.town.hooks import QUEUE
 
@@ -37,7 +41,17 @@ PROGRESS = ("review", "done", "ready", "asked:run")
 # Starts a detached runner of a run, as an actor; returns its pid.
 Start = Callable[[Workspace, str, str], int]
 What = Literal[
-    "delivered", "undelivered", "resumed", "waits", "reminded", "superseded", "retrained"
+    "mended",
+    "delivered",
+    "undelivered",
+    "resumed",
+    "waits",
+    "reminded",
+    "superseded",
+    "retrained",
+    "watched",
+    "expired",
+    "approved",
 ]
 
 
@@ -65,14 +79,38 @@ def lock_sweep(path: Path) -> Iterator[bool]:
         yield True
 
 
-def sweep(ws: Workspace, box: Box, start: Start, *, dry_run: bool = False) -> list[Action]:
-    """Everything once, in order: deliver, resume, stale runs, retraining."""
+def sweep(
+    ws: Workspace,
+    box: Box,
+    start: Start,
+    *,
+    watch: Callable[[Workspace], int] = start_watch,
+    dry_run: bool = False,
+) -> list[Action]:
+    """Everything once, in order: mend deployments, deliver, resume, stale runs, deployments, retraining.
+
+    ``watch`` starts a look after deployments in a process of its own and returns its pid.
+    """
     return [
+        *_mend(ws, dry_run),
         *_deliver(ws, dry_run),
         *_resume_one(ws, box, start, dry_run),
         *_look_after_stale(ws, dry_run),
+        *_look_after_deployed(ws, watch, dry_run),
         *_retrain(ws, dry_run),
     ]
+
+
+def _mend(ws: Workspace, dry_run: bool) -> Iterator[Action]:
+    """What a crash, or a store that was away, left of a deployment or rollback."""
+    try:
+        with lock_deploy(ws.path):
+            done = ((f, list[str]()) for f in list_faults(ws)) if dry_run else mend(ws)
+            for fault, notes in done:
+                yield Action("mended", "", "; ".join([f"{fault.about}: {fault.text}", *notes]))
+    except GtftError as e:
+        # The rest of the sweep goes on.
+        yield Action("waits", "", f"deployments: {e.what}")
 
 
 def _deliver(ws: Workspace, dry_run: bool) -> Iterator[Action]:
@@ -167,6 +205,22 @@ def _look_after_stale(ws: Workspace, dry_run: bool) -> Iterator[Action]:
             if not dry_run:
                 _remind(ws, run, now, text)
             yield Action("reminded", run.id, text)
+
+
+def _look_after_deployed(
+    ws: Workspace, watch: Callable[[Workspace], int], dry_run: bool
+) -> Iterator[Action]:
+    """One look after all that is in service, when one is due and nobody is at it."""
+    due = list_due(ws)
+    if not due:
+        return
+    with lock_watch(ws) as free:
+        if not free:
+            return
+    text = ", ".join(f"{d.mode} for {d.role}" for d in due)
+    if not dry_run:
+        text += f"; started a look, process {watch(ws)}"
+    yield Action("watched", "", text)
 
 
 def _replaces(newer: Run, old: Run) -> bool:

@@ -1,4 +1,4 @@
-"""Items put into an array of a JSON file, and taken out, without touching another byte of it."""
+"""Items of arrays and members of objects put into a JSON file, and taken out, without touching another byte of it."""
 
 from __future__ import annotations
 
@@ -70,6 +70,42 @@ def drop_items(text: str, keys: Sequence[str], ours: Callable[[Any], bool]) -> s
     return text
 
 
+def set_member(text: str, keys: Sequence[str], value: Any) -> str:
+    """The member at ``keys`` with this value, put or replaced; objects on the way are made. Raises ValueError."""
+    json.loads(text)
+    at = _skip(text, 0)
+    for n, key in enumerate(keys):
+        if text[at] != "{":
+            raise ValueError(f"{'.'.join(keys[:n]) or 'the file'} is not a JSON object")
+        members = _read_members(text, at)
+        member = next((m for m in members if m.key == key), None)
+        if member is None:
+            for name in reversed(keys[n + 1 :]):
+                value = {name: value}
+            return _insert(text, at, members, f"{json.dumps(key)}: ", value)
+        if n == len(keys) - 1:
+            return text[: member.value] + json.dumps(value) + text[member.end :]
+        at = member.value
+    raise ValueError("no key was named")
+
+
+def drop_member(text: str, keys: Sequence[str]) -> str:
+    """Without the member at ``keys``; as it was when there is none. Raises ValueError."""
+    json.loads(text)
+    at = _skip(text, 0)
+    for n, key in enumerate(keys):
+        if text[at] != "{":
+            return text
+        members = _read_members(text, at)
+        found = next((i for i, m in enumerate(members) if m.key == key), None)
+        if found is None:
+            return text
+        if n == len(keys) - 1:
+            return _cut(text, at, members, found)
+        at = members[found].value
+    return text
+
+
 def _insert(text: str, at: int, spans: list[_Span], head: str, value: Any) -> str:
     if not spans:
         return f"{text[: at + 1]}{head}{json.dumps(value)}{text[at + 1 :]}"
@@ -78,9 +114,10 @@ def _insert(text: str, at: int, spans: list[_Span], head: str, value: Any) -> st
     if "\n" not in before:
         return f"{text[:last]}, {head}{json.dumps(value)}{text[last:]}"
     # As the neighbours stand: on a line of its own, as deep as they are.
+    end = "\r\n" if "\r\n" in before else "\n"
     indent = before.rsplit("\n", 1)[1]
     lines = json.dumps(value, indent=2).splitlines()
-    return f"{text[:last]},\n{indent}{head}" + f"\n{indent}".join(lines) + text[last:]
+    return f"{text[:last]},{end}{indent}{head}" + f"{end}{indent}".join(lines) + text[last:]
 
 
 def _cut(text: str, at: int, spans: list[_Span], n: int) -> str:
