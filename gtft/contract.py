@@ -71,7 +71,8 @@ class Withdrawal(_Frozen):
 class Governance(_Frozen):
     """Whose data a harvest may use. ``own``: the run's own rig, or EVERY_RIG; ``today``: YYYY-MM-DD;
     ``rigs``: the names of the town's rigs, whose folders stand below the job's root; ``own_models``: the
-    name of each model of ours → its generation (1 = the first of its role)."""
+    name of each model of ours → its generation (1 = the first of its role); ``served``: session → the model of
+    ours that answered in it, live."""
 
     own: str = EVERY_RIG
     today: str = ""
@@ -79,6 +80,7 @@ class Governance(_Frozen):
     consents: tuple[Consent, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()
     own_models: dict[str, int] = {}
+    served: dict[str, str] = {}
 
 
 class Job(_Frozen):
@@ -100,6 +102,10 @@ class Job(_Frozen):
     store_url: str
     # Of a harvest only.
     governance: Governance = Governance()
+    # Items made from harm that a model did in service (gtft.evals.item): asked by every eval, never trained on.
+    incidents: tuple[dict[str, Any], ...] = ()
+    # What the town works by (gtft.town.conventions): name → hash. Of a harvest in a town only.
+    conventions: dict[str, str] = {}
 
     def input(self, stage: Stage) -> InputArtifact:
         """The input artifact of a stage; KeyError when the runner did not pass it."""

@@ -207,7 +207,7 @@ def translate_os_error(error: OSError, doing: str) -> GtftError:
         return DiskFull(
             f"the disk is full while {doing}{path}",
             why="the system refused to write; what was half written has been removed",
-            fix="free some space (gtft doctor shows where), then: gtft runs resume RUN",
+            fix="free some space (gtft doctor shows where), then the same command again (of a run: gtft runs resume RUN)",
         )
     missing = error.errno == errno.ENOENT
     return InputError(

@@ -29,6 +29,13 @@ def open_here(ctx: click.Context) -> Workspace:
     return open_workspace(locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ))
 
 
+def find_workspace(ctx: click.Context) -> Path:
+    """Where the workspace is, without opening it: its store may be away."""
+    from gtft.runner.workspace import locate_workspace
+
+    return locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ)
+
+
 def find_artifacts(ctx: click.Context) -> Path:
     """The artifacts of the workspace; nothing is made when there is none."""
     from gtft.runner.workspace import locate_workspace

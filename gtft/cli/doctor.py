@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from gtft.town.locate import Town
 
 
-@click.command("doctor", epilog="\b\nExample:\n  gtft doctor --json")
+@click.command("doctor", epilog="\b\nExamples:\n  gtft doctor --json\n  gtft doctor --fix")
+@click.option("--fix", is_flag=True, help="Mend what a crash left of a deployment or rollback.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """What is installed, what would fail, and how to mend it. Changes nothing."""
+def command(ctx: click.Context, fix: bool, as_json: bool) -> None:
+    """What is installed, what would fail, and how to mend it. Changes nothing without --fix."""
     from gtft.runner.doctor import examine
     from gtft.runner.workspace import locate_workspace
 
     cwd = Path.cwd()
     path = locate_workspace(ctx.find_root().obj, cwd, os.environ)
-    findings = examine(path, cwd, os.environ, _list_parts)
+    findings = examine(path, cwd, os.environ, _list_parts, fix=fix)
     wrong = [f for f in findings if f.level == "wrong"]
 
     def render() -> None:

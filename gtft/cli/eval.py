@@ -14,10 +14,12 @@ from gtft.cli.context import find_artifacts, open_here
 from gtft.cli.output import clip, emit, json_option, print_table
 from gtft.cli.promptfoo import command as promptfoo
 from gtft.cli.recipe_options import recipe_options, resolve_given
+from gtft.errors import UsageError
 
 if TYPE_CHECKING:
     from gtft.artifact import Artifact
     from gtft.evals.library import Answered
+    from gtft.runner.workspace import Workspace
 
 _eval = click.argument("eval_id", metavar="[EVAL]", required=False)
 
@@ -121,7 +123,8 @@ def _list(ctx: click.Context, as_json: bool) -> None:
 @click.argument("recipe")
 @recipe_options
 @click.option(
-    "--adapter", help="The adapter to evaluate: the start of its id.  [default: the newest]"
+    "--adapter",
+    help="The adapter to evaluate: the start of its id, or a model or alias.  [default: the newest]",
 )
 @json_option
 @click.pass_context
@@ -149,11 +152,10 @@ def run(
     from gtft.errors import PAUSED_EXIT
     from gtft.records.rows import make_ready
     from gtft.runner.evaluation import evaluate
-    from gtft.shelf import find_on_shelf
 
     ws = open_here(ctx)
     resolved = resolve_given(recipe, variables, sets, overlays)
-    given = find_on_shelf(ws.artifacts, "adapter", adapter)
+    given = _find_adapter(ws, adapter)
     # No stage of a run: only its name is shown.
     row = make_ready("", "eval", 0, 0)
     with follow(quiet=as_json) as listen:
@@ -170,6 +172,20 @@ def run(
         emit({"paused": made.text}, as_json, lambda: click.echo(f"stopped: {made.text}"))
         ctx.exit(PAUSED_EXIT)
     _show(read_artifact(made.path), ws.path, as_json)
+
+
+def _find_adapter(ws: Workspace, given: str | None) -> Artifact:
+    """By the start of an adapter's id, or as the registry finds a model; the newest when nothing is given."""
+    from gtft.models.registry import find_model
+    from gtft.shelf import find_on_shelf
+
+    try:
+        return find_on_shelf(ws.artifacts, "adapter", given)
+    except UsageError:
+        if not given:
+            raise
+        model = find_model(ws.store, given)
+        return find_on_shelf(ws.artifacts, "adapter", model.adapter_id)
 
 
 @command.command("compare")

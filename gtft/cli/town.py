@@ -101,6 +101,7 @@ def uninstall(force: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     town = _find_town()
     if not dry_run:
         _refuse_live_workers(town)
+        _refuse_deployed(town)
     plan = plan_uninstall(town.root, list_settings(town), force=force)
     if plan.manifest.puts is None and not plan.work:
         emit(
@@ -171,6 +172,19 @@ def _refuse_live_workers(town: Town) -> None:
                 why="uninstalled, gtft would not see its run any more",
                 fix=f"gtft runs pause {run} (or cancel), then: gtft town uninstall",
             )
+
+
+def _refuse_deployed(town: Town) -> None:
+    """A role that runs on a model is started through gtft."""
+    from gtft.runner.switch import list_journals
+
+    for j in list_journals(town.home):
+        where = f"--role {j.role}{' --rig ' + j.rig if j.rig else ''}"
+        raise ConflictError(
+            f"{j.model} is in service for {j.where} ({j.mode})",
+            why="uninstalled, gtft could not put the role back",
+            fix=f"gtft rollback {where}, then: gtft town uninstall",
+        )
 
 
 def _agree(

@@ -20,7 +20,7 @@ from gtft.artifact import hash_json
 from gtft.corpus.claims import Claims, settle
 from gtft.corpus.cleaning import Cleaner, add_values
 from gtft.corpus.draft import Block, Draft
-from gtft.corpus.example import Labels, Origin, Provenance
+from gtft.corpus.example import Labels, Origin
 from gtft.corpus.governance.admission import Admission
 from gtft.corpus.governance.row import Row, hash_contributor
 from gtft.corpus.governance.select import parse_select
@@ -50,7 +50,7 @@ from gtft.corpus.redaction.sweeper import read_town_values
 from gtft.corpus.scenarios import find_names
 from gtft.corpus.segment import CHARACTERS_PER_TOKEN, Limits
 from gtft.corpus.settings import Harvested, Settings
-from gtft.corpus.shard import Bodies, Piece, Shard, Talk, read_shard, sweep_asides
+from gtft.corpus.shard import Bodies, Piece, Shard, read_shard, sweep_asides
 from gtft.corpus.sources import FORMATS, SESSIONS
 from gtft.corpus.tally import Tally
 from gtft.errors import CorpusTooSmall, InputError, InternalError
@@ -293,11 +293,14 @@ def _label(
                 rules.add(talk.file, said.text, row.started)
                 text = msgspec.json.encode(said.text)
                 blocks.append(Block("prose", row.cluster, text, row))
-        own = {
-            p.talk
-            for p in shard.table.pieces
-            if _judge_provenance(shard.table.talks[p.talk], p, settings) == "own"
+        own = {p.talk for p in shard.table.pieces if _names_own(p, settings)}
+        # Its file names no model of ours, and the server says that one answered: which answers, nobody can tell.
+        hidden = {
+            n
+            for n, t in enumerate(shard.table.talks)
+            if n not in own and t.evidence.session in settings.governance.served
         }
+        own |= hidden
         for pair in shard.table.pairs:
             row = rows[pair.talk]
             if pair.talk in own and settings.own_model < 1:
@@ -332,7 +335,7 @@ def _label(
                 piece.size,
                 row,
                 talk.links[0],
-                _judge_provenance(talk, piece, settings),
+                "own" if piece.talk in hidden or _names_own(piece, settings) else talk.provenance,
                 weight,
             )
     out.rules = rules.finish()
@@ -363,7 +366,7 @@ def _pair_judged(
             out.left_out["pair: judged, of an example that is not here"] += 1
         else:
             body = msgspec.json.encode(j.to_row(), order="sorted")
-            yield Block("pair", d.link, body, d.row, "judged")
+            yield Block("pair", d.link, body, d.row, j.why)
 
 
 def _pair_attempts(drafts: Sequence[Draft]) -> Iterator[Block]:
@@ -384,12 +387,10 @@ def _pair_attempts(drafts: Sequence[Draft]) -> Iterator[Block]:
     bodies.close()
 
 
-def _judge_provenance(talk: Talk, piece: Piece, settings: Settings) -> Provenance:
-    """ "own" when any of it was written by a model of ours."""
+def _names_own(piece: Piece, settings: Settings) -> bool:
+    """Whether any of it was written by a model of ours, by the name that the file gives."""
     own = settings.own_models
-    if own and any(is_own(b.removeprefix("agent:"), own) is not None for b in piece.by):
-        return "own"
-    return talk.provenance
+    return bool(own) and any(is_own(b.removeprefix("agent:"), own) is not None for b in piece.by)
 
 
 def _settle_conflicts(drafts: Sequence[Draft], out: Harvested) -> list[Draft]:

@@ -58,6 +58,8 @@ class Settings:
     judged: tuple[Judged, ...] = ()
     workers: int = 1
     governance: Governance = field(default_factory=Governance)
+    # What the town worked by when it was harvested: name → hash.
+    conventions: Mapping[str, str] = field(default_factory=dict)
     records: RecordPaths = field(default_factory=RecordPaths)
     # Of the user that reads the beads of a database.
     password: str = field(default="", repr=False)

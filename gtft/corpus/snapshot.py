@@ -118,6 +118,7 @@ def describe_everything(
             describe_governance(settings.governance),
             sorted(settings.released),
             sorted(settings.sent_away),
+            dict(sorted(settings.conventions.items())),
             describe_settings(settings),
             [[stamp_file(f) for f in one.files] for one in listed],
             [_stamp(p) for p in paths if p is not None],
@@ -203,7 +204,10 @@ def _write(
     health = map_tree(health, redact)
     write_json(path / HEALTH, health)
     (path / HEALTH_PAGE).write_text(render_health(health), "utf-8")
-    write_json(path / SUMMARY_FILE, summarize(health))
+    summary = summarize(health)
+    if settings.conventions:
+        summary["conventions"] = dict(sorted(settings.conventions.items()))
+    write_json(path / SUMMARY_FILE, summary)
     with timings.phase("scan"):
         cleaner.scan_files([p for p in sorted(path.iterdir()) if p.is_file()])
 
@@ -279,6 +283,10 @@ def summarize(health: dict[str, Any]) -> dict[str, Any]:
 def _finish(d: Draft, bodies: Bodies, settings: Settings, redact: Callable[[str], str]) -> Example:
     """The example with its labels redacted and its own models named."""
     by = tuple([_name_author(b, settings) for b in d.piece.by])
+    model = settings.governance.served.get(d.row.session or "", "")
+    if d.provenance == "own" and model and not any(b.startswith("own:") for b in by):
+        own = f"own:{model}:{settings.own_models.get(model, 0)}"
+        by = tuple([own if b.startswith("agent") else b for b in by])
     e = d.build(d.read_body(bodies), by)
     return e.map_labels(redact)
 

@@ -47,7 +47,7 @@ def build_heldout(path: Path) -> HeldOut:
     found: dict[str, Item] = {}
     dropped: Counter[str] = Counter()
     for _, example in read_jsonl(path):
-        item = _last_checkable(example)
+        item = derive_item(example)
         if item is None:
             dropped["no answer that code can check"] += 1
         elif not (outcome := run_check(item.check, item.reference)).passed:
@@ -88,7 +88,8 @@ def derive(message: Mapping[str, Any], prompt: str, source: str) -> Derived | No
     return _derive_decision(answer, prompt) or _derive_bead(answer, prompt, source)
 
 
-def _last_checkable(example: Mapping[str, Any]) -> Item | None:
+def derive_item(example: Mapping[str, Any]) -> Item | None:
+    """The question that the last checkable answer of an example answers; None when code can judge none of them."""
     messages: Sequence[Message] = example["messages"]
     for at in range(len(messages) - 1, 0, -1):
         if messages[at]["role"] != "assistant":

@@ -90,7 +90,7 @@ class Harvest(_Table):
     select: tuple[str, ...] = Field(
         (),
         description='only what fits: "type:…", "rig:…", "role:…", "since:…", "until:…", "label:…", '
-        '"outcome:…", "bead:…"',
+        '"outcome:…", "bead:…", "session:…"',
     )
     licences: tuple[str, ...] = Field((), description="licences to accept that gtft would refuse")
     min_examples: Annotated[int, Field(ge=1)] = Field(
@@ -392,6 +392,59 @@ class Retrain(_Table):
     budget_runs: Positive = Field(1, description="runs dispatched by the sweep in 7 days, at most")
 
 
+class Limits(_Table):
+    """When a deployment is taken back by itself. Shares are of decisions since it was deployed."""
+
+    min_decisions: Positive = Field(
+        20, description="decisions before any limit is looked at, per deployment"
+    )
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="least share of answers that agree with what the agent did; 0 = no limit"
+    )
+    max_fallback: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="most answers that the previous agent had to give (error, timeout, abstention); 1 = no limit",
+    )
+    max_escalations: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="most escalations, as a multiple of the share before; 0 = no limit"
+    )
+    max_rejects: Annotated[float, Field(ge=0)] = Field(
+        2.0,
+        description="most rejected or reopened beads, as a multiple of the share before; 0 = no limit",
+    )
+    max_seconds: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="longest median answer, seconds; 0 = no limit"
+    )
+
+
+class Deploy(_Table):
+    """How the model is put into service, and when it must not be or not any more."""
+
+    agent: str = Field(
+        "",
+        description="agent of the town that runs the model (gt config agent list); empty = the role's present one",
+    )
+    answer_seconds: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="longest answer before the previous agent is asked instead"
+    )
+    max_new_tokens: Annotated[int, Field(ge=8)] = Field(
+        1024, description="longest answer of a served model, tokens"
+    )
+    max_age_days: Annotated[float, Field(ge=0)] = Field(
+        90.0, description="age at which a model expires; 0 = never"
+    )
+    max_drift: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.3,
+        description="share of the town's formulas, commands and directives that changed since the harvest at which a "
+        "model expires; 1 = never",
+    )
+    ab_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="share of beads that stay with the previous agent, to compare with; 0 = none",
+    )
+    limits: Limits = Limits()
+
+
 class Recipe(_Table):
     """The whole ``[gtft]`` table, after variables, effort and overlays."""
 
@@ -406,3 +459,4 @@ class Recipe(_Table):
     review: Review = Review()
     notify: Notify = Notify()
     retrain: Retrain = Retrain()
+    deploy: Deploy = Deploy()

@@ -15,6 +15,7 @@ from gtft.recipe.schema import Base, Train
 from gtft.shelf import find_adapter, read_document
 from gtft.training.base import BaseModel
 from gtft.training.watch import Watch
+from gtft.weights import inspect_weights
 
 KIND = "adapter"
 # PEFT's name for the adapter that is trained: the only one that is saved.
@@ -202,7 +203,9 @@ def _find(given: str, key: str, artifacts: Path) -> Artifact | None:
     if not given:
         return None
     found = find_adapter(artifacts, given, key)
-    return verify_artifact(found.path, kind=KIND, expect=found.id)
+    verified = verify_artifact(found.path, kind=KIND, expect=found.id)
+    inspect_weights(verified.path)
+    return verified
 
 
 def _check_base(adapter: Artifact, key: str, base: BaseModel) -> None:

@@ -13,22 +13,12 @@ from gtft.artifact import hash_file, hash_json
 from gtft.errors import BaseMissing, translate_os_error
 from gtft.recipe.schema import Base
 from gtft.training.watch import Watch
+from gtft.weights import TOKENIZER_FILES, inspect_weights
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What a model's answers follow from; README, licences and other weight formats do not count.
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 _CONFIG_FILES = ("config.json", "generation_config.json")
-_HUB_PATTERNS = ("*.safetensors", "*.safetensors.index.json", *_CONFIG_FILES, *_TOKENIZER_FILES)
+_HUB_PATTERNS = ("*.safetensors", "*.safetensors.index.json", *_CONFIG_FILES, *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ def locate_base(
 
 
 def check_folder(folder: Path, given: str) -> None:
-    """Raises BaseMissing unless ``folder`` holds a model that loads without running foreign code."""
+    """Raises BaseMissing unless ``folder`` holds a model, EvidenceError unless it loads without running foreign code."""
     if not folder.is_dir():
         raise BaseMissing(
             f"there is no base model at {given}",
@@ -123,6 +113,7 @@ def check_folder(folder: Path, given: str) -> None:
             why="neither tokenizer.json, tokenizer.model nor vocab.json is in the folder",
             fix="save the tokenizer beside the model with save_pretrained",
         )
+    inspect_weights(folder)
 
 
 def load_tokenizer(base: BaseModel) -> Any:
@@ -211,7 +202,7 @@ def _expand_home(given: str) -> Path:
 def _describe(
     name: str, folder: Path, given: str, revision: str | None, quantization: str
 ) -> BaseModel:
-    wanted = [*_CONFIG_FILES, *_TOKENIZER_FILES, *(p.name for p in folder.glob("*.safetensors"))]
+    wanted = [*_CONFIG_FILES, *TOKENIZER_FILES, *(p.name for p in folder.glob("*.safetensors"))]
     try:
         hashed = tuple((n, hash_file(folder / n)) for n in sorted(wanted) if (folder / n).is_file())
     except OSError as e:

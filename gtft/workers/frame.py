@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import re
@@ -185,6 +186,28 @@ def carry_out(work: Callable[[Job, Reporter], Artifact], job_dir: Path) -> int:
                 fix=f"gtft runs logs {job.run_id} --stage {job.stage}",
             ),
         )
+
+
+def answer_once(work: Callable[[Path, Job], None], doing: str) -> int:
+    """The frame of a worker outside the stages: a folder with a job in, files out. ``doing`` completes "while …".
+
+    Returns the exit code: the error's, which is told on stderr as JSON.
+    """
+    try:
+        folder = Path(sys.argv[1])
+        work(folder, Job.model_validate_json((folder / JOB_FILE).read_bytes()))
+    except (ValidationError, IndexError) as e:
+        error: GtftError = InputError(
+            f"what was asked while {doing} cannot be read", why=str(e)[:300], fix="gtft doctor"
+        )
+    except GtftError as e:
+        error = e
+    except OSError as e:
+        error = translate_os_error(e, doing)
+    else:
+        return 0
+    sys.stderr.write(json.dumps({"error": error.as_dict()}) + "\n")
+    return error.exit_code
 
 
 def _take_lock(fd: int) -> bool:

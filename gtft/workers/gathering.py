@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from gtft.evals.promptfoo import Cases, find_cases_folders, leave_out, read_case
 from gtft.evals.shipped import read_file, read_shipped
 from gtft.recipe.schema import Recipe
 from gtft.shelf import list_shelf
+
+# Items made from harm that a model did in service: whatever the recipe's suites are.
+INCIDENTS = "incidents"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def gather_items(job: Job, recipe: Recipe, corpus: Artifact) -> Gathered:
     """Everything that the recipe's suites hold. Raises EvidenceError for a damaged installation, InputError for a
     file or folder that the recipe names and that cannot be used."""
     table = recipe.eval
-    found = Gathered([], {}, [])
+    found = Gathered(list(_read_incidents(job)), {}, [])
     if "heldout" in table.suites:
         heldout = build_heldout(corpus.file("heldout.jsonl"))
         found.items.extend(heldout.items)
@@ -58,6 +61,18 @@ def gather_items(job: Job, recipe: Recipe, corpus: Artifact) -> Gathered:
         found.not_run.append((MODEL_EVAL, f"{e.what}: {e.why}"))
         cases = leave_out(cases, {i.id for i in cases.items}, e.what)
     return Gathered([*found.items, *cases.items], found.dropped, found.not_run, cases)
+
+
+def _read_incidents(job: Job) -> Iterator[Item]:
+    for doc in job.incidents:
+        try:
+            yield Item.from_json(doc)
+        except (KeyError, TypeError, ValueError) as e:
+            raise EvidenceError(
+                "the store holds an incident whose item cannot be read",
+                why=f"{type(e).__name__}: {e}",
+                fix="gtft doctor",
+            ) from e
 
 
 def find_trained(

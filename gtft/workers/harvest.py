@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gtft
-from gtft.artifact import Artifact
+from gtft.artifact import Artifact, canonical_json, write_file
 from gtft.contract import Job
 from gtft.corpus.files import list_files, name_source
 from gtft.corpus.governance.licence import check_licences
@@ -24,9 +24,12 @@ from gtft.corpus.redaction.redactor import RedactionConfig, load_key
 from gtft.corpus.redaction.rule_files import read_rule_file
 from gtft.corpus.settings import Settings
 from gtft.corpus.snapshot import make_corpus
+from gtft.errors import EvidenceError
 from gtft.evals.blind import JUDGEMENTS, read_judgements, settle, write_message
+from gtft.evals.item import read_jsonl
 from gtft.evals.promptfoo import find_cases_folders
 from gtft.recipe.schema import Harvest, Recipe
+from gtft.service import FOLDER, PREFERENCES_FOLDER
 from gtft.workers.frame import Reporter, Stopped, main
 
 _EVERY_S = 0.25
@@ -56,22 +59,34 @@ def work(job: Job, report: Reporter) -> Artifact:
         eta = (now - since) / done * (total - done) if total and done else None
         report.progress(done, total, unit, eta_s=eta, note=note)
 
-    suites = sorted(_SUITES.rglob("*.jsonl"))
-    named = [*recipe.harvest.suites, *recipe.eval.files]
-    suites += list_suites([_locate(job, path) for path in named])
-    # Gas Town's own cases, wherever they lie: sessions that ran one are known by its phrases.
-    suites += list_suites(find_cases_folders(recipe.eval.gt_model_eval, job.workspace, job.root))
     quarantine = Quarantine(job.workspace)
     return make_corpus(
         settings,
         job.root,
         job.artifacts,
         job.workdir,
-        suites,
+        find_suites(job, recipe),
         progress,
         cache=job.workspace / "cache" / "harvest",
         hold=quarantine.add,
     )
+
+
+def find_suites(job: Job, recipe: Recipe) -> list[Path]:
+    """Files of eval items that training must not hold: what ships with gtft, what the recipe names, Gas Town's own
+    cases wherever they lie (sessions that ran one are known by its phrases), and items made from incidents."""
+    suites = sorted(_SUITES.rglob("*.jsonl"))
+    named = [*recipe.harvest.suites, *recipe.eval.files]
+    suites += list_suites([_locate(job, path) for path in named])
+    suites += list_suites(find_cases_folders(recipe.eval.gt_model_eval, job.workspace, job.root))
+    if job.incidents:
+        path = job.workdir / "incidents.jsonl"
+        lines = "".join(canonical_json(item) + "\n" for item in job.incidents).encode()
+        # As it was: a file that is not touched lets a harvest find what it made before.
+        if not path.is_file() or path.read_bytes() != lines:
+            write_file(path, lines)
+        suites.append(path)
+    return suites
 
 
 def make_settings(job: Job, recipe: Recipe) -> Settings:
@@ -112,16 +127,33 @@ def make_settings(job: Job, recipe: Recipe) -> Settings:
         judged=tuple(_list_judged(job)),
         workers=table.workers or len(os.sched_getaffinity(0)),
         governance=job.governance,
+        conventions=job.conventions,
         records=_find_records(job, table),
         password=os.environ.get("GT_DOLT_PASSWORD", ""),
     )
 
 
 def _list_judged(job: Job) -> Iterator[Judged]:
-    """What people preferred (gtft review blind), as pairs to train on."""
+    """What people preferred (gtft review blind), and what the town's agents did better than a model beside them, as
+    pairs to train on."""
     for j in settle(read_judgements(job.workspace / JUDGEMENTS)):
-        answers = [write_message(text) for text in (j.chosen, j.rejected)]
-        yield Judged(j.example, j.prompt, j.tools, *answers)
+        chosen, rejected = write_message(j.chosen), write_message(j.rejected)
+        yield Judged(j.example, j.prompt, j.tools, chosen, rejected)
+    for path in sorted((job.workspace / FOLDER / PREFERENCES_FOLDER).glob("*.jsonl")):
+        for number, doc in read_jsonl(path):
+            try:
+                yield Judged(
+                    str(doc["example"]),
+                    tuple(doc["prompt"]),
+                    tuple(doc["tools"]),
+                    write_message(str(doc["chosen"])),
+                    write_message(str(doc["rejected"])),
+                    "shadow",
+                )
+            except (KeyError, TypeError) as e:
+                raise EvidenceError(
+                    f"{path.name}:{number} is no preference", why=repr(e), fix=f"remove {path}"
+                ) from e
 
 
 def _find_records(job: Job, table: Harvest) -> RecordPaths:

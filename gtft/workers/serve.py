@@ -1,209 +1,290 @@
-"""The serve worker: ``python -m gtft.workers.serve FILE``. An adapter and its base behind an OpenAI-compatible chat endpoint.
+"""The serve worker: ``python -m gtft.workers.serve FILE``. Models behind OpenAI's chat completions and Anthropic's messages.
 
-``FILE`` is JSON: ``adapter`` (folder of the artifact), ``workspace``, ``root``, ``artifacts``, and optionally ``port`` (0 = any free
-one) and ``max_new_tokens``. It listens on this machine only, without a token, and answers for the models ``tuned`` and ``base``, one
-request at a time. Its first line on stdout is JSON: ``url``, ``models``, or ``error``. It ends by SIGTERM, or when stdin closes.
+``FILE`` is JSON: ``workspace``, ``root``, ``artifacts``; which models: ``adapter`` (a folder: it is served as ``tuned``),
+``models`` (name, adapter, role, aliases), ``deployed`` (what the workspace's routes name), or both; and optionally ``engine``, ``host``,
+``port`` (0 = any free one), ``token_file``, ``queue``, ``max_new_tokens``, ``seconds``, ``announce`` (write address.json, where no other server has).
+Its first line on stdout is JSON: ``url``, ``models``, or ``error``. Until then it listens and answers 503. It ends by SIGTERM or
+when stdin closes: answers in flight are still given.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
 import os
+import secrets
+import socket
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from gtft.artifact import verify_artifact
-from gtft.errors import GtftError, UsageError
-from gtft.evals.answer import BadAnswer, parse_answer
-from gtft.evals.asking.decode import Limits
-from gtft.evals.asking.load import Candidates, find_base, find_role, load_candidates, read_base
-from gtft.evals.asking.local import LocalCandidate
-from gtft.evals.item import CheckSpec, Item
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gtft.errors import ConflictError, GtftError, UsageError
+from gtft.service import (
+    ADDRESS_FILE,
+    FOLDER,
+    Address,
+    Route,
+    read_address,
+    read_routes,
+    write_address,
+)
+from gtft.serving.access import read_token
+from gtft.serving.app import make_app
+from gtft.serving.desk import Desk
+from gtft.serving.engine import Engine
+from gtft.serving.gateway import Gateway
+from gtft.serving.listen import Listener, log_without_prompts, open_socket
+from gtft.serving.loading import Places, Wanted
+from gtft.serving.many import ManyEngines
+from gtft.serving.previous import Previous
+from gtft.serving.question import Bounds
+from gtft.shelf import find_on_shelf
 from gtft.training.environment import prepare_environment, require_training_extra
+from gtft.workers.engines import LOCAL, open_engine
 
-MODELS = ("tuned", "base")
 HOST = "127.0.0.1"
-_LARGEST = 4 << 20
-_SECONDS = 600.0
+_LOOPBACK = (HOST, "::1", "localhost")
+# Every address of this machine, and how this machine asks there.
+_EVERYWHERE = {"0.0.0.0": HOST, "::": "::1"}  # noqa: S104
+# What may be asked for; the engine cuts it to what the context leaves.
+_MOST_TOKENS = 1 << 20
+_STOP_S = 15.0
+_LOOK_S = 2.0
 
 
-class Refused(Exception):
-    """The request cannot be answered; the message says why (HTTP 400)."""
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Speaker:
-    """Answers chat requests with one loaded model, one at a time."""
+class _Model(_Table):
+    name: str
+    adapter: Path
+    role: str = ""
+    aliases: tuple[str, ...] = ()
 
-    def __init__(self, loaded: Candidates, max_new_tokens: int) -> None:
-        self._loaded, self._most = loaded, max_new_tokens
-        self._lock = threading.Lock()
 
-    def complete(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The body of ``/v1/chat/completions``. Raises Refused."""
-        model = asked.get("model", MODELS[0])
-        if model not in MODELS or asked.get("stream"):
-            raise Refused(f"models are {', '.join(MODELS)}; answers are not streamed here")
-        try:
-            temperature, seed = float(asked.get("temperature") or 0), int(asked.get("seed") or 1)
-            limit = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or self._most)
-            messages = tuple(_read_message(m) for m in asked["messages"])
-            tools = tuple(asked.get("tools") or ())
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise Refused(f"not a chat request: {type(e).__name__} {e}"[:200]) from e
-        item = Item("", "", "", None, "", "", messages, tools, CheckSpec("", {}), "")
-        with self._lock:
-            candidate = LocalCandidate(
-                model,
-                self._loaded,
-                as_base=model == "base",
-                limits=Limits(limit, _SECONDS),
-                clock=time.monotonic,
-                temperature=temperature or 1.0,
+class Asked(_Table):
+    """``FILE``."""
+
+    workspace: Path
+    root: Path
+    artifacts: Path
+    adapter: Path | None = None
+    models: tuple[_Model, ...] = ()
+    deployed: bool = False
+    engine: str = LOCAL
+    host: str = HOST
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    token_file: Path | None = None
+    queue: Annotated[int, Field(ge=1)] = 64
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    seconds: Annotated[float, Field(gt=0)] = 600.0
+    announce: bool = False
+
+    @property
+    def places(self) -> Places:
+        return Places(self.workspace, self.root, self.artifacts)
+
+    def list_wanted(self) -> list[Wanted]:
+        """Raises UsageError when nothing is asked for."""
+        wanted = [Wanted(m.name, m.adapter, m.role, m.aliases) for m in self.models]
+        if self.adapter is not None:
+            wanted.append(Wanted("tuned", self.adapter))
+        if self.deployed:
+            # One without a model only passes on, for agents that were started before a rollback.
+            routes = {r.model: r for r in read_routes(self.workspace).routes if r.model}
+            named = {w.name for w in wanted}
+            wanted += [want(r, self.artifacts) for n, r in routes.items() if n not in named]
+        if not wanted:
+            raise UsageError(
+                "there is no model to serve",
+                why="nothing is deployed" if self.deployed else "no model was named",
+                fix="gtft model list, then: gtft model serve MODEL",
             )
-            prompts, _ = candidate.write([item])
-            if not prompts or limit < 1:
-                most = self._loaded.context
-                raise Refused(f"the prompt and {limit} tokens do not fit {most} tokens")
-            (reply,) = candidate.answer(prompts, seed if temperature > 0 else 0)
-        message = _write_message(reply.text)
-        finish = "tool_calls" if "tool_calls" in message else "stop"
-        choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None}
-        choice["finish_reason"] = finish if reply.finish == "stop" else "length"
-        if asked.get("logprobs") and reply.confidence:
-            # The mean over all tokens, as the logarithm of one: single tokens are not kept.
-            choice["logprobs"] = {"content": [{"token": "", "logprob": math.log(reply.confidence)}]}
-        return {
-            "id": f"chatcmpl-{prompts[0].sha256[:16]}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-            "choices": [choice],
-            "usage": {
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.tokens,
-                "total_tokens": reply.prompt_tokens + reply.tokens,
-            },
-        }
+        return wanted
 
 
-def make_server(speaker: Speaker, port: int) -> ThreadingHTTPServer:
-    """Bound to loopback; whoever calls starts it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 60
-
-        def do_GET(self) -> None:
-            if self.path.rstrip("/") == "/v1/models":
-                listed = [{"id": m, "object": "model", "owned_by": "gtft"} for m in MODELS]
-                self._say(200, {"object": "list", "data": listed})
-            else:
-                self._refuse(404, "there is /v1/models and /v1/chat/completions")
-
-        def do_POST(self) -> None:
-            # A page in a browser can send neither this host name nor this type without asking first.
-            host = self.headers.get("Host", "").rpartition(":")[0]
-            kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
-            size = self.headers.get("Content-Length", "")
-            if self.path.rstrip("/") != "/v1/chat/completions":
-                return self._refuse(404, "there is /v1/models and /v1/chat/completions")
-            if host not in (HOST, "localhost") or kind != "application/json":
-                return self._refuse(403, "ask from this machine, with application/json")
-            if not size.isdigit() or int(size) > _LARGEST:
-                return self._refuse(413, f"at most {_LARGEST} bytes")
-            try:
-                asked = json.loads(self.rfile.read(int(size)))
-                if not isinstance(asked, dict):
-                    raise Refused("not a JSON object")
-                self._say(200, speaker.complete(asked))
-            except (Refused, ValueError, RecursionError) as e:
-                self._refuse(400, str(e)[:300])
-
-        def _refuse(self, code: int, why: str) -> None:
-            self.close_connection = True
-            self._say(code, {"error": {"message": why, "type": "invalid_request_error"}})
-
-        def _say(self, code: int, doc: dict[str, Any]) -> None:
-            body = json.dumps(doc).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Silent: prompts are nobody else's business."""
-
-    return ThreadingHTTPServer((HOST, port), Handler)
+def want(route: Route, artifacts: Path) -> Wanted:
+    """The model of a route, from the shelf: the store may be away. Raises UsageError."""
+    folder = find_on_shelf(artifacts, "adapter", route.adapter).path
+    return Wanted(route.model, folder, route.role)
 
 
-def load(asked: dict[str, Any]) -> Candidates:
-    """Adapter and base, hashed again. Raises EvidenceError, BaseMissing or MissingExtra."""
-    require_training_extra()
-    prepare_environment(os.environ, offline=True)
-    artifacts = Path(asked["artifacts"])
-    adapter = verify_artifact(Path(asked["adapter"]), kind="adapter")
-    record = read_base(adapter)
-    folder = find_base(record, Path(asked["workspace"]), Path(asked["root"]))
-    return load_candidates(adapter, record, folder, find_role(record, artifacts))
+async def serve(asked: Asked, environ: Mapping[str, str]) -> None:
+    """Listen, load, answer, until it is told to end. Raises what loading raises."""
+    token = read_token(asked.token_file, environ)
+    if asked.host not in _LOOPBACK and not token:
+        raise UsageError(
+            f"whoever reaches {asked.host} could ask without a token",
+            why="only this machine may ask without one",
+            fix="gtft model serve --host HOST --token-file FILE",
+        )
+    wanted = asked.list_wanted()
+    announce = asked.announce
+    if announce and (other := read_address(asked.workspace)) and _listens(other.url):
+        if asked.deployed:
+            raise ConflictError(
+                f"a server runs for this workspace: {other.url} (process {other.pid})",
+                why="the town's roles are answered by one",
+                fix=f"kill {other.pid}, then start it again; or: gtft model serve MODEL --port 0",
+            )
+        # The roles stay with that one; this is another for who asks it by its address.
+        announce = False
+    sock = open_socket(asked.host, asked.port)
+    port = sock.getsockname()[1]
+    shown = _EVERYWHERE.get(asked.host, asked.host)
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
+    desk = Desk(now=time.time, clock=time.monotonic, make_key=lambda: secrets.token_hex(12))
+    previous = Previous(token)
 
-def _read_message(message: dict[str, Any]) -> dict[str, Any]:
-    """The protocol's message as ours: arguments of a call are an object, content is one text."""
-    out = dict(message)
-    if isinstance(out.get("content"), list):
-        out["content"] = "".join(str(p["text"]) for p in out["content"])
-    for call in out.get("tool_calls") or ():
-        function = call["function"]
-        if isinstance(function["arguments"], str):
-            function["arguments"] = json.loads(function["arguments"] or "{}")
-    return out
+    async def admit(route: Route) -> None:
+        if not isinstance(desk.engine, ManyEngines):
+            raise UsageError(f"{route.model} cannot be loaded here", why="another server answers")
+        await desk.engine.add_model(want(route, asked.artifacts))
+        if announce:
+            models = tuple(m.name for m in desk.engine.list_models())
+            write_address(asked.workspace, announced.model_copy(update={"models": models}))
 
-
-def _write_message(text: str) -> dict[str, Any]:
-    """An answer as the protocol has it; one whose calls are damaged stays text."""
+    gateway = Gateway(desk, asked.workspace, previous, admit)
+    bounds = Bounds(asked.max_new_tokens, _MOST_TOKENS, asked.seconds)
+    app = make_app(desk, gateway, bounds, token)
+    listener = Listener(app, asked.seconds, lambda: setattr(desk, "closing", True))
+    loop = asyncio.get_running_loop()
+    _watch_stdin(loop, listener)
+    listening = asyncio.create_task(listener.serve(sockets=[sock]))
+    # From then on a signal is heard.
+    while not listener.started and not listening.done():
+        await asyncio.sleep(0.01)
+    announced = Address(
+        url=url, pid=os.getpid(), models=tuple(w.name for w in wanted), token=bool(token)
+    )
+    if announce:
+        write_address(asked.workspace, announced)
+    loading = Loading(asked, wanted, environ)
     try:
-        answer = parse_answer(text)
-    except BadAnswer:
-        return {"role": "assistant", "content": text}
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer.text if answer.calls else text,
-    }
-    if answer.calls:
-        message["tool_calls"] = [
-            {
-                "id": f"call-{n}",
-                "type": "function",
-                "function": {"name": c.name, "arguments": json.dumps(c.arguments)},
-            }
-            for n, c in enumerate(answer.calls)
-        ]
-    return message
+        either: set[asyncio.Future[Any]] = {listening, loading.engine}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.engine.done():
+            return
+        desk.engine = loading.engine.result()
+        models = tuple(m.name for m in desk.engine.list_models())
+        if announce:
+            write_address(asked.workspace, announced.model_copy(update={"models": models}))
+        _say({"url": f"{url}/v1", "models": models, "token": bool(token)})
+        await listening
+        await desk.engine.aclose()
+    finally:
+        if announce:
+            _withdraw(asked.workspace)
+        listener.stop()
+        await asyncio.gather(listening, return_exceptions=True)
+        await previous.aclose()
+        await asyncio.to_thread(loading.end)
+
+
+class Loading:
+    """A thread that loads the engine, and stays: what it started ends with it. It does not keep the process from ending."""
+
+    def __init__(self, asked: Asked, wanted: list[Wanted], environ: Mapping[str, str]) -> None:
+        self._asked, self._wanted, self._environ = asked, wanted, environ
+        self._loop = asyncio.get_running_loop()
+        self.engine: asyncio.Future[Engine] = self._loop.create_future()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="loading", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Ends what was started; a thread that still loads is not waited for."""
+        self._end.set()
+        if self.engine.done():
+            self._thread.join(_STOP_S)
+
+    def _work(self) -> None:
+        with ExitStack() as stack:
+            try:
+                require_training_extra()
+                prepare_environment(os.environ, offline=True)
+                engine = open_engine(
+                    self._asked.engine,
+                    self._wanted,
+                    self._asked.places,
+                    queue=self._asked.queue,
+                    environ=self._environ,
+                    stack=stack,
+                )
+            except Exception as e:  # noqa: BLE001
+                # Whatever it is, it is raised where it is waited for.
+                self._tell(self.engine.set_exception, e)
+                return
+            self._tell(self.engine.set_result, engine)
+            self._end.wait()
+
+    def _tell(self, settle: Callable[[Any], None], what: object) -> None:
+        with suppress(RuntimeError):
+            # The loop may be over by now.
+            self._loop.call_soon_threadsafe(settle, what)
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+    """Whoever started this is gone when stdin ends."""
+
+    def read() -> None:
+        sys.stdin.buffer.read()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(listener.stop)
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+
+
+def _listens(url: str) -> bool:
+    """Whether anybody does: the process of a server that was killed may be another one's number by now."""
+    place = urlsplit(url)
+    try:
+        socket.create_connection((place.hostname or "", place.port or 80), _LOOK_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _withdraw(workspace: Path) -> None:
+    found = read_address(workspace)
+    if found is not None and found.pid == os.getpid():
+        (workspace / FOLDER / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def _say(doc: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(doc) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
+    log_without_prompts()
     try:
-        asked = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-        server = make_server(
-            Speaker(load(asked), int(asked.get("max_new_tokens", 512))), int(asked.get("port", 0))
-        )
+        asked = Asked.model_validate_json(Path(sys.argv[1]).read_bytes())
+        asyncio.run(serve(asked, os.environ))
     except (GtftError, OSError, ValueError, LookupError) as e:
-        error = e if isinstance(e, GtftError) else UsageError("it cannot be served", why=repr(e))
-        sys.stdout.write(json.dumps({"error": error.as_dict()}) + "\n")
-        sys.exit(error.exit_code)
-    url = f"http://{HOST}:{server.server_address[1]}/v1"
-    sys.stdout.write(json.dumps({"url": url, "models": list(MODELS)}) + "\n")
+        error = e if isinstance(e, GtftError) else UsageError("it cannot be served", why=_name(e))
+        _say({"error": error.as_dict()})
+        code = error.exit_code
+    else:
+        code = 0
     sys.stdout.flush()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    # Whoever started this is gone when stdin ends.
-    sys.stdin.buffer.read()
-    server.shutdown()
+    # Threads that load or read may still be at it; the interpreter would wait for what they hold.
+    os._exit(code)
+
+
+def _name(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors(include_input=False)[0]["msg"])
+    return repr(error)[:300]
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def _read_kept_out(adapter: Artifact) -> frozenset[str]:
         raise EvidenceError(
             f"{path.name} of the adapter cannot be read",
             why=str(e),
-            fix="gtft runs resume RUN --stage train",
+            fix="gtft runs resume RUN",
         ) from e
 
 

@@ -16,7 +16,7 @@ from gtft.corpus.governance.row import Row
 from gtft.errors import UsageError
 from gtft.recipe.schema import SourceType
 
-KEYS = ("type", "rig", "role", "since", "until", "label", "outcome", "bead")
+KEYS = ("type", "rig", "role", "since", "until", "label", "outcome", "bead", "session")
 _VALUE = re.compile(r"[\w./:@+-]{1,200}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 

@@ -49,13 +49,15 @@ class Preference(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """Two answers to the prompt of a training ``example`` (id), and which of them people preferred."""
+    """Two answers to the prompt of a training ``example`` (id), and which of them people preferred; ``why``
+    "shadow": which of them was followed, and ended well."""
 
     example: str
     prompt: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...]
     chosen: dict[str, Any]
     rejected: dict[str, Any]
+    why: str = "judged"
 
     def to_row(self) -> dict[str, Any]:
         """A row for TRL: prompt, chosen, rejected, tools."""

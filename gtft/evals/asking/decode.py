@@ -64,11 +64,11 @@ def read_prefix(model: Any, ids: Sequence[int]) -> Prefix | None:
     """Compute a prefix for `decode`; None where it is too short, or where the model keeps more than keys and values."""
     import torch
 
-    if len(ids) < SHORTEST_PREFIX or not _count_layers(model):
+    if len(ids) < SHORTEST_PREFIX or not count_layers(model):
         return None
-    past = _make_cache(_count_layers(model), len(ids))
+    past = _make_cache(count_layers(model), len(ids))
     with torch.inference_mode():
-        _call(model, torch.tensor([list(ids)], device=model.device), past=past)
+        call_model(model, torch.tensor([list(ids)], device=model.device), past=past)
     return Prefix(tuple(ids), tuple((layer.keys, layer.values) for layer in past.layers))
 
 
@@ -116,7 +116,7 @@ class _Batch:
         self._lengths = [len(r) for r in rows]
         self._longest = max(self._lengths)
         self._shared = _count_shared(prefix, rows)
-        self._layers = _count_layers(model)
+        self._layers = count_layers(model)
         width = self._longest + limits.tokens
         if self._layers:
             self._past = _make_cache(self._layers, width)
@@ -125,7 +125,7 @@ class _Batch:
                 for layer, (keys, values) in zip(self._past.layers, prefix.layers, strict=True):
                     layer.begin(keys, values, pads, self._shared)
         else:
-            self._past = _make_plain_cache(model)
+            self._past = make_plain_cache(model)
         device = model.device
         padded = [[pad] * (self._longest - len(r)) + list(r) for r in rows]
         self._ids = torch.tensor([r[self._shared :] for r in padded], device=device)
@@ -189,7 +189,7 @@ class _Batch:
 
     def _step(self, begin: int, end: int) -> Any:
         """Logits after column ``end - 1``, float32, one line per line of the batch."""
-        out = _call(
+        out = call_model(
             self._model,
             self._ids,
             past=self._past,
@@ -229,9 +229,10 @@ def _draw(logits: Any, dice: Sequence[random.Random], temperature: float) -> Any
     return found.clamp(max=logits.shape[-1] - 1)
 
 
-def _call(
+def call_model(
     model: Any, ids: Any, *, past: Any, mask: Any | None = None, positions: Any | None = None
 ) -> Any:
+    """One forward that writes to ``past``; logits of the last column only, where the model can do that."""
     wanted = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": 1}
     takes = _list_parameters(_bare(model).__class__)
     given = {k: v for k, v in wanted.items() if v is not None and k in takes}
@@ -247,7 +248,7 @@ def _bare(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _count_layers(model: Any) -> int:
+def count_layers(model: Any) -> int:
     """Layers of a model that keeps keys and values and nothing else; 0 for others (recurrent, shared, chunked)."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -257,12 +258,13 @@ def _count_layers(model: Any) -> int:
         "sliding_attention",
     }:
         return 0
-    layers = _make_plain_cache(model).layers
+    layers = make_plain_cache(model).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     return len(layers) if plain else 0
 
 
-def _make_plain_cache(model: Any) -> Any:
+def make_plain_cache(model: Any) -> Any:
+    """The cache that transformers itself would make."""
     from transformers import DynamicCache
 
     return DynamicCache(config=model.config)

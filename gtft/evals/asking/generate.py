@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gtft.artifact import canonical_json, hash_file, hash_json, write_file
-from gtft.dialect import TemplateRefuses, learn_dialect, write_chat
+from gtft.dialect import Dialect, TemplateRefuses, learn_dialect, write_chat
 from gtft.errors import EvidenceError, translate_os_error
 from gtft.evals.asking.candidate import UNANSWERED, Candidate, Prompt, Reply
 from gtft.evals.asking.referee import Referee
@@ -85,27 +85,47 @@ def write_prompts(
     too_long: list[Item] = []
     dialect = learn_dialect(tokenizer)
     for item in items:
-        for messages in _windows(item):
+        for messages in list_windows(item.messages):
             cut = replace(item, messages=tuple(messages))
             sent = extend(cut) if extend else cut.messages
             try:
-                text = write_chat(
-                    tokenizer,
-                    dialect.template,
-                    [dialect.shape(dialect.escape(m)) for m in sent],
-                    [dialect.escape(t) for t in item.tools],
-                    prompt=True,
-                )
+                text, ids = write_prompt(tokenizer, dialect, sent, item.tools)
             except TemplateRefuses:
                 continue
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(ids) <= room:
                 digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-                prompts.append(Prompt(cut.identified(), tuple(sent), tuple(ids), digest))
+                prompts.append(Prompt(cut.identified(), tuple(sent), ids, digest))
                 break
         else:
             too_long.append(item)
     return prompts, too_long
+
+
+def write_prompt(
+    tokenizer: Any, dialect: Dialect, messages: Sequence[Message], tools: Sequence[Message]
+) -> tuple[str, tuple[int, ...]]:
+    """The text of one prompt, and its tokens. Raises TemplateRefuses."""
+    text = write_chat(
+        tokenizer,
+        dialect.template,
+        [dialect.shape(dialect.escape(m)) for m in messages],
+        [dialect.escape(t) for t in tools],
+        prompt=True,
+    )
+    return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def list_windows(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """The messages whole, then with fewer and fewer of the older ones, as training cuts."""
+    messages = [dict(m) for m in messages]
+    yield messages
+    head = messages[:1] if messages[:1] and messages[0]["role"] == "system" else []
+    body = messages[len(head) :]
+    for start in range(1, len(body)):
+        if body[start]["role"] == "tool":
+            continue
+        lead = body[:1] if body[start]["role"] == "assistant" else []
+        yield [*head, *lead, *body[start:]]
 
 
 def generate(
@@ -185,18 +205,6 @@ def hash_code() -> str:
 def make_key(parts: Any) -> str:
     """What stored answers must have been made with to be used again."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
-
-
-def _windows(item: Item) -> Iterator[list[dict[str, Any]]]:
-    messages = [dict(m) for m in item.messages]
-    yield messages
-    head = messages[:1] if messages[:1] and messages[0]["role"] == "system" else []
-    body = messages[len(head) :]
-    for start in range(1, len(body)):
-        if body[start]["role"] == "tool":
-            continue
-        lead = body[:1] if body[start]["role"] == "assistant" else []
-        yield [*head, *lead, *body[start:]]
 
 
 def _batch(prompts: Sequence[Prompt], most: int) -> Iterator[list[list[Prompt]]]:

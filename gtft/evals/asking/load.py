@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gtft.artifact import Artifact, hash_file, short_id, verify_artifact
 from gtft.errors import BaseMissing, EvidenceError, UsageError, translate_os_error
 from gtft.shelf import find_on_shelf
+from gtft.weights import inspect_weights
 
 ADAPTER = "adapter_model.safetensors"
 # Of a full training: all weights, in place of an adapter.
@@ -108,20 +110,21 @@ def find_base(record: BaseRecord, workspace: Path, root: Path) -> Path:
     """The base's folder, every file hashed again.
 
     Looks below the workspace, below ``root``, at the path as given, then in the hub's cache. Raises BaseMissing,
-    or EvidenceError when it is not the base that the adapter was trained on.
+    or EvidenceError when it is not the base that the adapter was trained on, or a folder that could run code.
     """
     given = Path(record.path).expanduser()
     places = [given] if given.is_absolute() else [workspace / given, root / given]
     folder = next((p for p in places if (p / "config.json").is_file()), None)
     if folder is None:
         folder = _find_cached(record)
+    inspect_weights(folder)
     for name, sha256 in record.files.items():
         path = folder / name
         if not path.is_file():
             raise EvidenceError(
                 f"the base {record.name} has no {name}",
                 why="the adapter was trained on a base that has it",
-                fix="gtft runs resume RUN --stage train",
+                fix="gtft runs resume RUN",
             )
         if hash_file(path) != sha256:
             raise EvidenceError(
@@ -171,37 +174,24 @@ def load_candidates(
                 why=f"it was trained on {its.name}, this one on {record.name}",
                 fix="leave it out of eval.models",
             )
-    tokenizer = _load_tokenizer(adapter)
+    _inspect(adapter, role)
+    tokenizer = load_tokenizer(adapter)
     base = _load_model(folder, record)
     guarded = _guard(base) if record.quantization == "nf4" else 0
     context = _read_context(base, tokenizer)
     ids: dict[str, Any] = {"base": record.id, "adapter": adapter.id}
     found: dict[str, Candidates] = {}
-    if _is_whole(adapter):
+    if is_whole(adapter):
         tuned = _load_model(adapter.path, record)
         for (other, its_role), its in zip(beside, records, strict=True):
             found[other.id] = load_candidates(other, its, folder, its_role)
         return Candidates(tuned, tokenizer, context, guarded, base, **ids, beside=found)
     model = _attach(base, adapter, role)
     for (other, its_role), its in zip(beside, records, strict=True):
-        if not _shares(other, its_role, its, model, record):
+        if shares(other, its_role, its, model, record):
+            found[other.id] = _add(other, its_role, its, model, context, guarded)
+        else:
             found[other.id] = load_candidates(other, its, folder, its_role)
-            continue
-        mark = f"{short_id(other.id)}-"
-        names = _name_adapters(mark, its_role is not None)
-        paths = [its_role.path, other.path] if its_role else [other.path]
-        for name, path in zip(names, paths, strict=True):
-            model.load_adapter(path, name, is_trainable=False)
-        found[other.id] = Candidates(
-            model,
-            _load_tokenizer(other),
-            context,
-            guarded,
-            stacked=its_role is not None,
-            base=its.id,
-            adapter=other.id,
-            mark=mark,
-        )
     model.eval()
     made = Candidates(
         model, tokenizer, context, guarded, stacked=role is not None, **ids, beside=found
@@ -209,6 +199,48 @@ def load_candidates(
     if guarded and model.device.type == "cpu":
         unpack_linear4bit(made)
     return made
+
+
+def add_candidate(
+    loaded: Candidates, other: Artifact, record: BaseRecord, role: Artifact | None
+) -> Candidates:
+    """Another model on the base of ``loaded``, which holds its adapters from now on (it must, `shares`)."""
+    model = loaded.model
+    packed = pack_again(model)
+    added = _add(other, role, record, model, loaded.context, loaded.quantized_layers)
+    model.eval()
+    if packed:
+        unpack_linear4bit(replace(loaded, beside={**loaded.beside, other.id: added}))
+    return added
+
+
+def remove_candidate(loaded: Candidates) -> None:
+    """Take what `add_candidate` or ``beside`` added out of the model; its first adapters stay."""
+    for name in _name_adapters(loaded.mark, loaded.stacked):
+        loaded.model.delete_adapter(name)
+
+
+def _add(
+    other: Artifact, role: Artifact | None, its: BaseRecord, model: Any, context: int, guarded: int
+) -> Candidates:
+    _inspect(other, role)
+    mark = f"{short_id(other.id)}-"
+    names = _name_adapters(mark, role is not None)
+    paths = [role.path, other.path] if role else [other.path]
+    tokenizer = load_tokenizer(other)
+    for name, path in zip(names, paths, strict=True):
+        model.load_adapter(path, name, is_trainable=False)
+    ids: dict[str, Any] = {"base": its.id, "adapter": other.id}
+    return Candidates(
+        model, tokenizer, context, guarded, stacked=role is not None, **ids, mark=mark
+    )
+
+
+def _inspect(*adapters: Artifact | None) -> None:
+    """What is on the shelf was hashed, but anyone can make an artifact."""
+    for adapter in adapters:
+        if adapter is not None:
+            inspect_weights(adapter.path)
 
 
 def _load_model(folder: Path, record: BaseRecord) -> Any:
@@ -233,7 +265,8 @@ def _load_model(folder: Path, record: BaseRecord) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, **settings).eval()
 
 
-def _load_tokenizer(adapter: Artifact) -> Any:
+def load_tokenizer(adapter: Artifact) -> Any:
+    """The adapter's own, with the chat template that it was trained with. Raises EvidenceError without one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
@@ -255,17 +288,18 @@ def _read_context(model: Any, tokenizer: Any) -> int:
     return int(getattr(model.config, "max_position_embeddings", 0) or tokenizer.model_max_length)
 
 
-def _is_whole(adapter: Artifact) -> bool:
+def is_whole(adapter: Artifact) -> bool:
+    """Whether it is a full training: all weights, and no adapter."""
     return any(f.name == WHOLE for f in adapter.files)
 
 
-def _shares(
+def shares(
     other: Artifact, role: Artifact | None, its: BaseRecord, model: Any, record: BaseRecord
 ) -> bool:
     """Whether an earlier model can lie in ``model`` beside its adapter: stored alike, and adapters of one kind."""
     from peft import PeftConfig
 
-    if _is_whole(other) or its.quantization != record.quantization:
+    if is_whole(other) or its.quantization != record.quantization:
         return False
     kinds = {PeftConfig.from_pretrained(a.path).peft_type for a in (other, role) if a is not None}
     kinds |= {c.peft_type for c in model.peft_config.values()}
@@ -320,6 +354,19 @@ def unpack_linear4bit(loaded: Candidates) -> int:
     return 0
 
 
+def pack_again(model: Any) -> int:
+    """Undo `unpack_linear4bit`: PEFT knows the packed kind of layer only. Returns how many layers."""
+    found = [
+        (parent, name, child.packed[0])
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _unpacked_class())
+    ]
+    for parent, name, child in found:
+        setattr(parent, name, child)
+    return len(found)
+
+
 def _probe(loaded: Candidates) -> list[Any]:
     import torch
 
@@ -333,6 +380,7 @@ def _probe(loaded: Candidates) -> list[Any]:
     return out
 
 
+@cache
 def _unpacked_class() -> Any:
     """A linear layer that computes as bitsandbytes' Linear4bit does, from weights unpacked once."""
     import bitsandbytes.functional
@@ -341,6 +389,8 @@ def _unpacked_class() -> Any:
     class Unpacked(torch.nn.Module):
         def __init__(self, packed: Any) -> None:
             super().__init__()
+            # In a tuple: it is no part of the model, but the only one that can be added to.
+            self.packed = (packed,)
             self.in_features, self.out_features = packed.in_features, packed.out_features
             self.dtype = packed.compute_dtype or torch.float32
             full = bitsandbytes.functional.dequantize_4bit(
@@ -377,5 +427,5 @@ def _find_cached(record: BaseRecord) -> Path:
         raise BaseMissing(
             f"the base model {record.name} is not here any more",
             why=f"the adapter was trained on {record.path}; it is neither a folder nor in the hub cache",
-            fix="gtft runs resume RUN --stage train, or put the base back where it was",
+            fix="gtft runs resume RUN, or put the base back where it was",
         ) from e

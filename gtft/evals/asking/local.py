@@ -52,8 +52,8 @@ class LocalCandidate:
         self._limits, self._temperature, self._clock = limits, temperature, clock
         self._common: tuple[int, ...] = ()
         self._prefix: Prefix | None = None
-        self._ends = _find_ends(loaded)
-        self._column = _count_bytes(loaded.model)
+        self._ends = find_ends(loaded)
+        self._column = count_bytes(loaded.model)
 
     def write(self, items: Sequence[Item]) -> tuple[list[Prompt], list[Item]]:
         """What all prompts begin with is computed once, before the first answer."""
@@ -87,12 +87,12 @@ class LocalCandidate:
                 temperature=self._temperature,
             )
         except (MemoryError, RuntimeError) as e:
-            if not _is_out_of_memory(e):
+            if not is_out_of_memory(e):
                 raise
             told = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         else:
             return [self._reply(p, c) for p, c in zip(batch, found, strict=True)]
-        _free_memory()
+        free_memory()
         if len(batch) == 1:
             spent = self._clock() - began
             return [Reply("", 0, len(batch[0].ids), "error", spent, error=f"no memory: {told}")]
@@ -110,7 +110,8 @@ class LocalCandidate:
         )
 
 
-def _find_ends(loaded: Candidates) -> frozenset[int]:
+def find_ends(loaded: Candidates) -> frozenset[int]:
+    """The tokens that end an answer."""
     ends = {loaded.tokenizer.eos_token_id}
     extra = loaded.model.generation_config.eos_token_id
     ends |= set(extra if isinstance(extra, list) else [extra])
@@ -120,7 +121,7 @@ def _find_ends(loaded: Candidates) -> frozenset[int]:
     return frozenset(e for e in ends if e is not None)
 
 
-def _count_bytes(model: Any) -> int:
+def count_bytes(model: Any) -> int:
     """Bytes of keys and values of one token, as the model's shape tells."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", None) or 1
@@ -129,7 +130,7 @@ def _count_bytes(model: Any) -> int:
     return int(2 * config.num_hidden_layers * kept * width * model.dtype.itemsize)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Torch has a class for a device's memory, and only words for the processor's."""
     import torch
 
@@ -139,7 +140,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """What is not used any more is given back, a device's too."""
     import gc
 
     import torch

@@ -52,6 +52,28 @@ def abstains(output: str) -> bool:
     return isinstance(action, str) and action in ABSTAINING
 
 
+def declines(output: str) -> bool:
+    """Whether an answer leaves the decision to whoever else may know: it asks or abstains, or escalates because
+    something is missing. To escalate for any other reason is a decision, and one to act on."""
+    try:
+        doc = parse_object(parse_answer(output))
+    except BadAnswer:
+        return False
+    action = doc.get("action")
+    return action in ("ask", "abstain") or (action == "escalate" and bool(doc.get("missing")))
+
+
+def escalates(output: str) -> bool:
+    """Whether an answer hands the matter to somebody else: by its action, or by running ``gt escalate``."""
+    try:
+        answer = parse_answer(output)
+        if answer.calls:
+            return any(list(c[:2]) == ["gt", "escalate"] for c in answer.commands())
+        return parse_object(answer).get("action") == "escalate"
+    except BadAnswer:
+        return False
+
+
 def _same(value: Any, right: Any) -> bool:
     # In Python True is 1 and 2.0 is 2; in an answer they are not the same.
     return type(value) is type(right) and value == right

@@ -72,12 +72,13 @@ def list_sections(
 ) -> list[Section]:
     """Sections that have something to say. ``timing``: of `gtft.evals.telling.report.make_timing`, or None. ``most``: failed
     safety items that are shown; None = all."""
-    candidates, *findings = list_findings(report)
+    compared, *findings = list_findings(report)
+    answered = [*_tell_candidates(report), *compared.blocks]
     sections = [
         Section("Verdict", [Paragraph(report["verdict"]), _answer_first(report)]),
         Section("What to do next", [_list_steps(report)]),
         Section("How much, and how sure", list(_tell_suites(report))),
-        candidates,
+        Section("Who answered the same items", answered),
         Section("Capabilities", list(_tell_capabilities(report))),
         Section("Gates of the recipe", [_list_gates(report)]),
         Section("Safety", tell_safety_section(report, most)),
@@ -91,9 +92,10 @@ def list_sections(
 
 
 def list_findings(report: Figures) -> list[Section]:
-    """What the card states besides rates and gates; nothing in them is a model's answer."""
+    """What the card states besides rates and gates; nothing in them is a model's answer. The first is how the tuned model
+    compares."""
     sections = [
-        Section("Who answered the same items", list(_tell_candidates(report))),
+        Section("The tuned model against each of them", list(_tell_comparisons(report))),
         Section("Does it know what it does not know?", tell_calibration_section(report)),
         Section("Does it repeat what it was trained on?", tell_memorisation_section(report)),
         Section("What it has forgotten, and how well it fits", tell_fit_section(report)),
@@ -225,6 +227,9 @@ def _tell_candidates(report: Figures) -> Iterator[Block]:
             f"{suite}: items passed, with 95 % intervals",
             draw_forest(f"Items of {suite} passed: {about}", drawn),
         )
+
+
+def _tell_comparisons(report: Figures) -> Iterator[Block]:
     rows = [
         [
             c["b"],
@@ -243,6 +248,7 @@ def _tell_candidates(report: Figures) -> Iterator[Block]:
         numeric=(2, 3, 4, 5, 6),
     )
     yield Paragraph(report["prompting"]["told"])
+    found = _order(report["candidates"])
     agreeing = {n: c["consistency"] for n, c in found.items() if c["consistency"] is not None}
     if agreeing:
         told = ", ".join(f"{n} {percent(v)}" for n, v in agreeing.items())
