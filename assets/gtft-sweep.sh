@@ -1,9 +1,11 @@
 #!/bin/sh
 # The order gtft-sweep: seconds of work; nothing is trained here, and nothing is waited for.
 set -eu
-cd "${GC_CITY_PATH:-.}"
-if ! command -v gtft >/dev/null 2>&1; then
-  echo "gtft is not on PATH: skipped" >&2
+here=$(cd "$(dirname "$0")" && pwd)
+: "${GC_PACK_DIR:=$(dirname "$here")}"
+. "$here/gtft-env.sh"
+if ! find_gtft >/dev/null; then
+  echo "gtft is not installed in this city: skipped. Next: gc gtft install" >&2
   exit 0
 fi
-exec gtft sweep
+run_gtft sweep
