@@ -43,5 +43,8 @@ Type next:
   gtft corpus preview             the examples, and what of them is trained
   gtft eval items --flipped       where base and tuned differ, both answers
   gtft runs show $run
+  gtft model export witness --format merged --out witness-merged     and the proof that it answers alike
+  gtft model serve witness        for OpenAI's and Anthropic's clients, on this machine
+  gtft deploy witness --role witness     its answers beside the agent's; gtft rollback takes it back
   gtft recipe explain mol-gtft-finetune --var transcripts=~/.claude/projects     the same on your own history
 EOF
