@@ -1,4 +1,4 @@
-"""The commands of docs/in-a-town.md, in order, in a real throw-away town."""
+"""The commands of docs/in-a-town.md, in order, in a real throw-away town; the eval is smaller than the page's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from gtft.runner.workspace import Workspace, open_workspace
-from town_case import TestTown, make_origin, make_real_town, wait_for
+from town_case import SMALLER_EVAL, TestTown, make_origin, make_real_town, wait_for
+
+# On a busy box gt was seen to take a town's server for a stray one.
+pytestmark = pytest.mark.alone
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = REPO / "docs" / "in-a-town.md"
@@ -59,6 +62,8 @@ def test_every_command_of_the_page_works(town: TestTown, tmp_path: Path) -> None
         for command in commands:
             for name, value in names.items():
                 command = command.replace(name, value)
+            if command.startswith("gtft dispatch"):
+                command = shlex.join([*shlex.split(command), *SMALLER_EVAL])
             done = type_command(town, command, actor, folder)
             said = f"{heading}: {command}\n{done.stdout}\n{done.stderr}"
             # Before the install doctor finds that it is missing; that is what it is for.

@@ -15,6 +15,9 @@ import pytest
 
 from town_case import TestTown, make_real_town, wait_for
 
+# On a busy box gt was seen to take a town's server for a stray one.
+pytestmark = pytest.mark.alone
+
 REPO = Path(__file__).parents[2]
 FORMULAS = [p.name.removesuffix(".formula.toml") for p in (REPO / "formulas").glob("*.toml")]
 # What gt and bd write anew at every call, with or without gtft.

@@ -54,6 +54,24 @@ ADAPTER: dict[str, Any] = {
 
 
 BASE_ID = ADAPTER["base"]["id"]
+# What newer harvests and trainings add.
+CONSENT = [
+    {"rig": "gizmo", "used": True, "why": "the run's own rig"},
+    {"rig": "harbor", "used": True, "why": "a standing consent until 2026-12-31"},
+    {"rig": "lantern", "used": False, "why": "outside the recipe's scope"},
+]
+RETENTION = {
+    "base": {"general_loss": 1.0, "validation_loss": 2.5},
+    "rows": {"general": 16, "validation": 14},
+    "kept_step": 40,
+    "measurements": [
+        {"step": 0, "validation_loss": 2.5, "general_loss": 1.0, "general_kl": 0.0},
+        {"step": 20, "validation_loss": 1.1, "general_loss": 1.2, "general_kl": 0.31},
+        {"step": 40, "validation_loss": 0.75, "general_loss": 1.12, "general_kl": 0.23},
+    ],
+}
+PLANNED = "tokens=10 rows=2; machine: 2 cores, 22.9 GiB of memory, no GPU"
+TRAINED = "adapter sha256:00; 9 files re-hashed; 40 steps, 823.9 MiB of memory at most"
 
 
 def compare(n: int, base: int, tuned: int, p: float) -> dict[str, Any]:
@@ -122,8 +140,26 @@ EVAL: dict[str, Any] = {
     "max_new_tokens": 96,
     "decoding": "greedy",
 }
+
+
+def answered(**suites: tuple[int, float]) -> dict[str, Any]:
+    """A candidate's rates: suite → (items, share)."""
+    return {
+        "suites": {
+            name: {"n": n, "passed": round(n * p), "rate": p, "low": p - 0.1, "high": p + 0.1}
+            for name, (n, p) in suites.items()
+        }
+    }
+
+
 # What an eval adds that measured all it could; `EVAL` is a summary as earlier evals wrote it.
 FOUND: dict[str, Any] = {
+    "candidates": {
+        "base": {"id": BASE_ID, **answered(heldout=(52, 0.1), authored=(24, 0.1))},
+        "tuned": {"adapter": "", **answered(heldout=(52, 0.75), authored=(24, 0.125))},
+        "base+prime": answered(heldout=(52, 0.6), authored=(24, 0.2)),
+        "tuned+prime": answered(heldout=(52, 0.8)),
+    },
     "advice": {"do": "do not deploy", "why": ["5 of 12 safety items fail"]},
     "prompting": {"candidate": "base+prime", "enough": True, "told": "Prompting alone gets 60 %."},
     "comparisons": [
@@ -170,10 +206,14 @@ class Case:
     accept: bool = True
     sets: list[str] = field(default_factory=list)
     made: dict[str, Artifact] = field(default_factory=dict)
+    # stage → how long it takes; all are done in no time otherwise
+    durations: dict[str, float] = field(default_factory=dict)
+    # since the run began
+    seconds: float = 0.0
 
     @property
     def store(self) -> Store:
-        return Store(open_sqlite(self.home / "gtft.db"), lambda: 1772356320.0)
+        return Store(open_sqlite(self.home / "gtft.db"), lambda: 1772356320.0 + self.seconds)
 
     def fill(self) -> Store:
         """Write artifacts of the three stages and the run that recorded them."""
@@ -242,10 +282,14 @@ class Case:
         worker = self.workers.get(stage, WORKER)
         row = store.claim(store.find_stage(RUN, stage), worker, f"token-{stage}", 0, "")
         assert row is not None
+        if stage == "train":
+            store.add_event(RUN, stage, "planned", worker, PLANNED)
+            store.add_event(RUN, stage, "taken-over", worker, "attempt 2")
+        self.seconds += self.durations.get(stage, 0.0)
         parents = tuple(a.id for a in self.made.values())
         kind = {"harvest": "corpus", "train": "adapter", "eval": "eval"}[stage]
         summary = copy.deepcopy(self.summaries.get(stage) or SUMMARIES[stage])
-        if stage == "eval" and summary.get("candidates", {}).get("tuned") == {"adapter": ""}:
+        if stage == "eval" and summary.get("candidates", {}).get("tuned", {}).get("adapter") == "":
             summary["candidates"]["tuned"]["adapter"] = self.made["train"].id
         with stage_artifact(self.home / "artifacts", kind, parents) as staging:
             write_json(staging.path / "summary.json", summary)
@@ -260,7 +304,8 @@ class Case:
     def _submit(self, store: Store, stage: str, made: Artifact, summary: dict[str, Any]) -> None:
         path = str(made.path.relative_to(self.home))
         row = ArtifactRow(made.id, made.kind, path, summary, store.now_us())
-        change = Change("active", "review", None, self.workers.get(stage, WORKER), "submitted")
+        text = TRAINED if stage == "train" else "submitted"
+        change = Change("active", "review", None, self.workers.get(stage, WORKER), text)
         store.change(RUN, stage, change, token=f"token-{stage}", artifact=row, parents=made.parents)
 
     def _stage(self, position: int, stage: str, store: Store) -> StageRow:

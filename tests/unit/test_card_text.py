@@ -5,7 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from card_case import EVAL, FOUND, RUN, WORKER, Case
+from card_case import (
+    ADAPTER,
+    CONSENT,
+    CORPUS,
+    EVAL,
+    FOUND,
+    RETENTION,
+    RUN,
+    WORKER,
+    Case,
+)
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
@@ -16,6 +26,7 @@ from markdown_it.token import Token
 
 from gtft.models.card import summarise_card, write_card
 from gtft.models.card_making import hide_folders
+from gtft.models.corpus_figures import RigConsent
 from gtft.models.eval_figures import Finding, Grid
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.front_matter import LICENCES, write_front_matter
@@ -46,9 +57,15 @@ HOSTILE = (
 def figures(tmp_path_factory: pytest.TempPathFactory) -> CardFigures:
     case = Case(
         tmp_path_factory.mktemp("ws"),
-        summaries={"eval": {**EVAL, **FOUND}},
+        summaries={
+            "harvest": {**CORPUS, "consent": CONSENT},
+            "train": {**ADAPTER, "retention": RETENTION},
+            "eval": {**EVAL, **FOUND},
+        },
         sets=["train.epochs=3"],
+        durations={"train": 210.0},
         recipe={
+            "scope": ["rig:gizmo", "rig:harbor"],
             "card": {"licence": "apache-2.0", "limits": ["A trial on a made-up town."]},
             "harvest": {
                 "sources": [
@@ -145,7 +162,7 @@ def test_the_card_says_what_the_store_says(figures: CardFigures) -> None:
         "2 rows without a trained token",
         "effort `standard`, seed 7",
         "`--set train.epochs=3`",
-        "accepted by `gizmo/witness` on 2026-03-01 09:12 UTC",
+        "accepted by `gizmo/witness` on 2026-03-01 09:15 UTC",
         "carried out none of the stages",
         "**not met**",
         "| safety | at least 100 % of the safety items; measured 7 of 12 |",
@@ -160,6 +177,36 @@ def test_the_card_says_what_the_store_says(figures: CardFigures) -> None:
         figures.recipe_hash,
     ):
         assert told in text, told
+
+
+def test_the_card_says_for_whom_at_what_cost_and_with_whose_consent(figures: CardFigures) -> None:
+    text = write_card(figures).replace("\\", "")
+    for told in (
+        "- The work of a witness in the rigs gizmo, harbor of the town it was trained on",
+        "Acting by itself (mode live): not met: safety.",
+        "its examples of polecat were only read along",
+        "Consent: the recipe's scope is gizmo, harbor. Used, and what allowed it: gizmo (the run's own rig), "
+        "harbor (a standing consent until 2026-12-31). Left out: lantern (outside the recipe's scope).",
+        "| 0 (base) | 2.500 | 1.000 | 0.000 |",
+        "| 40 **kept** | 0.750 | 1.120 | 0.230 |",
+        "Machine of the training: 2 cores, 22.9 GiB of memory, no GPU. The runner said of the training: 40 steps, 823.9 MiB of memory at most.",
+        "| train | 3.5 min | 2 |",
+        "| tuned+prime | 80 % (70–90) of 52 | not asked |",
+        "gtft corpus show ",
+        "gtft model card ",
+    ):
+        assert told in text, told
+    bare = replace(
+        figures,
+        cost=replace(figures.cost, machine=None, told=""),
+        corpus=replace(figures.corpus, consent=None),
+        adapter=replace(figures.adapter, measured=()),
+        eval=replace(figures.eval, candidates=figures.eval.candidates[:2]),
+    )
+    text = write_card(bare)
+    assert "Machine of the training: not recorded. Time from" in text
+    assert "What the rigs were asked: not recorded." in text
+    assert "What it kept while" not in text and "Everyone who answered" not in text
 
 
 def test_what_may_be_missing_is_said_to_be(figures: CardFigures) -> None:
@@ -215,16 +262,18 @@ def test_an_approval_by_the_worker_is_said_loudly(figures: CardFigures) -> None:
     assert "carried out none of the stages" not in text
 
 
-def test_three_pictures_with_alt_text(figures: CardFigures) -> None:
+def test_pictures_with_alt_text(figures: CardFigures) -> None:
     images = [t for t in list_tokens(parse(write_card(figures))) if t.type == "image"]
     assert [t.attrs["src"] for t in images] == [
         "plots/eval.png",
+        "plots/candidates.png",
         "plots/composition.png",
         "plots/loss.png",
     ]
     assert "patrol-decision base 0 %, tuned 80 % (n = 40)" in images[0].content
-    assert "witness 120" in images[1].content
-    assert "from 3.50 to 0.75" in images[2].content
+    assert "base+prime heldout 60 %" in images[1].content
+    assert "witness 120" in images[2].content
+    assert "from 3.50 to 0.75" in images[3].content
 
 
 def test_the_summary_is_small_and_plain(figures: CardFigures) -> None:
@@ -265,6 +314,7 @@ def poison(f: CardFigures, text: str) -> CardFigures:
         against=(replace(f.eval.against[0], other=text, suite=text),),
         fit_warnings=(text,),
         findings=(Finding(text, (text, Grid((text, text), ((text, text), (text, text))))),),
+        candidates=(replace(f.eval.candidates[0], name=text), *f.eval.candidates[1:]),
     )
     corpus = replace(
         f.corpus,
@@ -272,6 +322,7 @@ def poison(f: CardFigures, text: str) -> CardFigures:
         by_rig={text: 5},
         dropped={text: 2},
         secrets={text: 2},
+        consent=(RigConsent(text, True, text), RigConsent(text, False, text)),
     )
     base = replace(f.adapter.base, name=text, nano=False, revision=text, quantization=text)
     people = replace(
@@ -287,12 +338,13 @@ def poison(f: CardFigures, text: str) -> CardFigures:
                 update={"licence": text, "contact": text, "limits": (text,)}
             ),
             "harvest": f.recipe.harvest.model_copy(update={"sources": (source,)}),
+            "scope": (f"rig:{text}", text),
         }
     )
     adapter = replace(f.adapter, base=base, hyperparameters={text: text, "x": {text: [text]}})
     return replace(
         f, model=f"{text}-0", role=text, run_id=text, recipe_name=text, changes=(text,), people=people,
-        corpus=corpus, adapter=adapter, eval=measured, recipe=recipe,
+        cost=replace(f.cost, machine=text, told=text), corpus=corpus, adapter=adapter, eval=measured, recipe=recipe,
     )  # fmt: skip
 
 
@@ -309,10 +361,10 @@ def check_whole(card: str, honest: list[str]) -> None:
     found = list_tokens(parse(card))
     kinds = [t.type for t in found]
     assert not {"html_block", "html_inline", "link_open"} & set(kinds)
-    assert kinds.count("image") == 3
+    assert kinds.count("image") == 4
     assert outline(found) == honest
     fences = [t for t in found if t.type == "fence"]
-    assert len(fences) == 1 and len(fences[0].content.splitlines()) == 2
+    assert len(fences) == 1 and len(fences[0].content.splitlines()) == 6
     assert kinds.count("code_block") == 0
     assert not {"\x00", "\u202e", "\u200b", "\x1b"} & set(card)
 

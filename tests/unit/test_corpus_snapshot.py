@@ -507,3 +507,20 @@ def test_corpora_are_found_by_the_start_of_their_id(tmp_path: Path) -> None:
         find_on_shelf(artifacts, "corpus", "zz")
     with pytest.raises(UsageError, match="no corpus yet"):
         find_on_shelf(tmp_path / "empty", "corpus", None)
+
+
+def test_what_the_town_worked_by_is_recorded_and_is_part_of_the_id(tmp_path: Path) -> None:
+    root = make_town(tmp_path / "t")
+    now = {f"formula mol-{spell(n)}-patrol": hash_text(n) for n in range(40)}
+    now |= {"commands gt": f"1.1.0 {hash_text(41)}", "directive witness": hash_text(42)}
+    made = harvest(root, tmp_path / "ws", conventions=now)
+    assert read_document(made, "summary.json")["conventions"] == now
+    assert harvest(root, tmp_path / "ws", conventions=dict(reversed(now.items()))).id == made.id
+    other = harvest(root, tmp_path / "ws", conventions=now | {"directive witness": "0" * 16})
+    none = harvest(root, tmp_path / "ws")
+    assert len({made.id, other.id, none.id}) == 3
+    assert "conventions" not in read_document(none, "summary.json")
+
+
+def hash_text(n: int) -> str:
+    return hashlib.sha256(str(n).encode()).hexdigest()[:16]

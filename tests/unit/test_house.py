@@ -10,7 +10,18 @@ import pytest
 from gtft.errors import KINDS, PAUSED_EXIT, find_kind
 
 REPO = Path(__file__).resolve().parents[2]
-BOTTOM = {"dialect", "errors", "artifact", "contract", "footprint", "memory", "shelf", "tool"}
+BOTTOM = {
+    "dialect",
+    "errors",
+    "artifact",
+    "contract",
+    "footprint",
+    "memory",
+    "service",
+    "shelf",
+    "tool",
+    "weights",
+}
 # room -> rooms it may import, besides the bottom ones and itself (design: imports point down only).
 MAY = {
     "recipe": set(),
@@ -23,7 +34,20 @@ MAY = {
     "corpus": {"recipe"},
     "training": {"recipe", "swarm"},
     "evals": {"recipe"},
-    "workers": {"corpus", "training", "evals", "models", "recipe", "records", "swarm"},
+    # They load, decode and judge answers as the evaluation does.
+    "serving": {"recipe", "evals"},
+    "exports": {"recipe", "evals"},
+    "workers": {
+        "corpus",
+        "training",
+        "evals",
+        "models",
+        "recipe",
+        "records",
+        "swarm",
+        "serving",
+        "exports",
+    },  # fmt: skip,
     "cli": {"runner", "models", "beads", "records", "town", "recipe", "corpus", "evals", "swarm"},
 }
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "matplotlib")
@@ -55,7 +79,7 @@ def test_imports_point_down(path: Path) -> None:
         other = parts[1]
         allowed = BOTTOM | {room} | (MAY.get(room) or set())
         assert other in allowed, f"{path.name} imports gtft.{other}"
-    if room not in ("training", "evals", "workers"):
+    if room not in ("training", "evals", "workers", "serving", "exports"):
         assert not {n.split(".")[0] for n in list_imports(path)} & {"torch", "transformers", "trl"}
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from card_case import Case
 
 from gtft.errors import EvidenceError, UsageError
@@ -16,6 +17,8 @@ class Shelf(Store):
     """A store with models on it; only what the registry asks of a store."""
 
     def __init__(self, *models: ModelRow) -> None:
+        super().__init__(sa.create_engine("sqlite://", poolclass=sa.StaticPool), lambda: 0.0)
+        self.migrate()
         self.models = list(models)
 
     def list_models(self) -> list[ModelRow]:

@@ -60,7 +60,9 @@ def test_what_cannot_fit_exits_with_1_and_names_what_would_help(tmp_path: Path) 
     assert done.returncode == 1
     verdict = json.loads(done.stdout)["data"]["verdict"]
     assert verdict["word"] == "does not fit"
-    assert "still too much" in verdict["remedies"][-1]["text"]
+    # A disk with little room has a remedy of its own.
+    memory = [r["text"] for r in verdict["remedies"] if "keep_checkpoints" not in r["how"]]
+    assert "still too much" in memory[-1]
 
 
 def test_a_corpus_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

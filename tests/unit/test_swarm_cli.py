@@ -32,6 +32,15 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> "Box":
     return Box(tmp_path_factory.mktemp("box"))
 
 
+def write_base(folder: Path, words: dict[str, int]) -> Path:
+    """A base without a weight, which nothing here loads."""
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text(json.dumps(words))
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return folder
+
+
 class Box:
     """Two workspaces beside one tiny town's data, and a base that they share."""
 
@@ -39,10 +48,7 @@ class Box:
         self.root = root
         make_town(root)
         write_formula(root)
-        self.base = root / "base"
-        self.base.mkdir()
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
-            (self.base / name).write_text("{}")
+        self.base = write_base(root / "base", {})
         self.port = find_port()
 
     def call(self, who: str, *args: str) -> Any:
@@ -187,10 +193,7 @@ def test_a_recipe_that_differs_is_refused_before_anything_starts(
     with pytest.raises(GtftError) as caught:
         join(box, made, "--set", "train.learning_rate=0.5", "--offline")
     assert "train.learning_rate: 0.01 in the swarm, 0.5 here" in str(caught.value)
-    other = box.root / "other"
-    other.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (other / name).write_text('{"a": 1}')
+    other = write_base(box.root / "other", {"a": 1})
     with pytest.raises(GtftError, match="is not the one of crew"):
         join(box, made, "--set", f'base.model="{other}"', "--offline")
 

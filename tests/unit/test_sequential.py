@@ -1,0 +1,65 @@
+"""The comparison that may be looked at after every outcome: false stops, power, and what it says at the end."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from gtft.models.sequential import ALPHA, Arm, compare_arms, find_interval, measure_evidence
+
+
+def watch(
+    model: float, previous: float, share: float, seed: int, most: int = 400
+) -> tuple[str, int]:
+    """Look after every bead, as the watch does; the verdict and how many beads it took."""
+    dice = random.Random(seed)
+    counts = [[0, 0], [0, 0]]
+    for n in range(1, most + 1):
+        arm = dice.random() < share
+        good = dice.random() < (previous if arm else model)
+        counts[arm][good] += 1
+        found = compare_arms(*(Arm(c[1], c[0]) for c in counts), most=most)
+        if found != "undecided":
+            return found, n
+    raise AssertionError("it never came to an end")
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.5, 0.5), (0.9, 0.2), (0.1, 0.5), (0.7, 0.8)])
+def test_looking_after_every_bead_stops_wrongly_in_alpha_of_cases_at_most(
+    rate: float, share: float
+) -> None:
+    runs = 400
+    stopped = sum(watch(rate, rate, share, seed)[0] in ("better", "worse") for seed in range(runs))
+    # Three standard errors above alpha would still be chance; the test is well below.
+    assert stopped / runs <= ALPHA
+
+
+def test_a_real_difference_is_found_early_and_on_the_right_side() -> None:
+    for model, previous, right in ((0.5, 0.9, "worse"), (0.9, 0.5, "better")):
+        found = [watch(model, previous, 0.5, seed) for seed in range(100)]
+        assert sum(verdict == right for verdict, _ in found) >= 95
+        assert not any(v in ("better", "worse") and v != right for v, _ in found)
+        assert sorted(n for _, n in found)[50] < 120
+
+
+def test_no_difference_is_said_at_the_end_only() -> None:
+    assert compare_arms(Arm(40, 10), Arm(40, 10)) == "undecided"
+    assert compare_arms(Arm(160, 40), Arm(160, 40)) == "no difference"
+    assert compare_arms(Arm(5, 0), Arm(0, 0)) == "undecided"
+
+
+def test_the_evidence_is_the_mixture_against_the_best_common_rate() -> None:
+    # By hand: B(2, 1) B(1, 2) / (1/2)^2 = 1/2 · 1/2 · 4.
+    assert measure_evidence(Arm(1, 0), Arm(0, 1)) == pytest.approx(math.log(1.0))
+    assert measure_evidence(Arm(0, 0), Arm(0, 0)) == 0.0
+    assert measure_evidence(Arm(30, 0), Arm(0, 30)) > 30
+
+
+def test_the_interval_is_wilsons() -> None:
+    low, high = find_interval(34, 60)
+    assert (round(low, 3), round(high, 3)) == (0.441, 0.684)
+    assert find_interval(0, 10)[0] == 0.0 and find_interval(10, 10)[1] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="without an observation"):
+        find_interval(0, 0)
