@@ -39,6 +39,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+CONFIG_FILES = ("config.json", "generation_config.json")
 # Formats that can hold a program; by name, for nothing that gtft loads ends so.
 _PROGRAMS = frozenset(
     [
@@ -94,9 +95,11 @@ _TEXT = frozenset(
 )
 # The weights a second time, as hubs have them beside the safetensors; loaders that are told to never open them.
 _COPIES = re.compile(
-    r"pytorch_model(-\d+-of-\d+)?\.bin|consolidated[\w.-]*\.pth|tf_model\.h5|rust_model\.ot|training_args\.bin"
+    r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json|consolidated[\w.-]*\.pth|tf_model\.h5|rust_model\.ot|training_args\.bin"
     r"|openvino_model\.bin|weight\.bin"
 )
+# One file of several: the beginning and the end that all have, how many there are.
+_SHARD = re.compile(r"(.+-)\d+(-of-(\d+)\.safetensors)")
 # Bits of a number, by safetensors' names.
 _BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -119,8 +122,18 @@ _GGML = {
 _PLAIN = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 # Keys that make a loader import or run what the folder brings, or names.
 _FOREIGN = ("auto_map", "custom_pipelines", "auto_mapping", "megatron_config", "layer_replication")
-_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "vocab_size",
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+)
 _MOST_SIZE = 100_000_000
+# Tensors whose first size is a rank; an embedding's ends so.
+_RANKED = re.compile(r"\.lora_A\.|\.lora_embedding_A$")
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,8 @@ def inspect_weights(folder: Path, *, strict: bool = False) -> None:
             else:
                 _refuse_program(path)
         for path in _walk(folder):
+            if base and _COPIES.fullmatch(path.name):
+                continue
             if path.name.endswith("index.json"):
                 _check_index(path, headers)
             elif path.name.endswith("config.json"):
@@ -173,6 +188,13 @@ def _is_base(folder: Path) -> bool:
         return False
     whole = ("model.safetensors", "model.safetensors.index.json")
     return (folder / "config.json").is_file() and any((folder / n).is_file() for n in whole)
+
+
+def list_loaded(folder: Path) -> list[str]:
+    """Names of the files that a model's answers follow from: config, tokenizer and weights. README, licences and other
+    formats do not count, nor does an index, which `inspect_weights` holds against the weights."""
+    wanted = (*CONFIG_FILES, *TOKENIZER_FILES, *(p.name for p in folder.glob("*.safetensors")))
+    return sorted(n for n in wanted if (folder / n).is_file())
 
 
 def count_parameters(folder: Path) -> int:
@@ -401,6 +423,13 @@ def _check_index(path: Path, headers: Mapping[Path, Sequence[Tensor]]) -> None:
             raise _refuse(path, f"it names {name!r}, which is no safetensors file beside it")
         if tensor not in held[name]:
             raise _refuse(path, f"{name} does not hold {tensor[:80]!r}, as it says")
+    named = set(weights.values())
+    for found in filter(None, map(_SHARD.fullmatch, named)):
+        series = {n for n in named if n.startswith(found[1]) and n.endswith(found[2])}
+        if len(series) != int(found[3]):
+            raise _refuse(
+                path, f"it names {len(series)} files of the {int(found[3])} of {found[0]}"
+            )
 
 
 def _check_config(path: Path, headers: Mapping[Path, Sequence[Tensor]], base: bool) -> None:
@@ -419,6 +448,15 @@ def _check_config(path: Path, headers: Mapping[Path, Sequence[Tensor]], base: bo
         raise _refuse(path, f"it names weights outside its folder: {named!r}"[:200])
     beside = {p.name: found for p, found in headers.items() if p.parent == path.parent}
     if path.name == "adapter_config.json":
+        if (path.parent / "config.json").is_file():
+            raise _refuse(
+                path,
+                "beside config.json loaders lay the adapter on the model, or load the base it names",
+            )
+        if doc.get("peft_type") != "LORA":
+            raise _refuse(
+                path, f"it is of the kind {doc.get('peft_type')!r}; gtft loads LORA"[:200]
+            )
         _check_ranks(path, doc, beside.get("adapter_model.safetensors", ()))
     elif path.name == "config.json":
         _check_shape(path, doc, [t for found in beside.values() for t in found])
@@ -428,8 +466,8 @@ def _check_ranks(path: Path, doc: Mapping[str, Any], tensors: Sequence[Tensor]) 
     """A rank is allocated before any tensor is read."""
     pattern = doc.get("rank_pattern") or {}
     ranks = [doc.get("r", 0), *(pattern.values() if isinstance(pattern, dict) else [None])]
-    held = max((t.shape[0] for t in tensors if ".lora_A." in t.name and t.shape), default=0)
-    if any(type(r) is not int or r < 0 for r in ranks) or (held and max(ranks) > held):
+    held = max((t.shape[0] for t in tensors if _RANKED.search(t.name) and t.shape), default=0)
+    if any(type(r) is not int or r < 0 for r in ranks) or max(ranks) > held:
         raise _refuse(path, f"it claims ranks {ranks[:8]}; its tensors have at most {held}"[:200])
 
 

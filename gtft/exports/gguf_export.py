@@ -38,8 +38,8 @@ _WIDTH = {"f16": 2.0, "q8_0": 1.1, "q4_k_m": 4.8}
 def write_whole(folder: Path, source: Source, asked: Asked, say: Say) -> Written:
     """The merged model as one GGUF file."""
     _require_runtime(asked)
-    file = _write_model(folder, source, asked, say)
-    return _describe(None, file, None, source, asked, ())
+    file, note = _write_model(folder, source, asked, say)
+    return _describe(None, file, None, source, asked, (note,))
 
 
 def write_ollama(folder: Path, source: Source, asked: Asked, say: Say) -> Written:
@@ -48,8 +48,8 @@ def write_ollama(folder: Path, source: Source, asked: Asked, say: Say) -> Writte
     tokenizer = load_tokenizer(source.adapter.path)
     # Refused before anything large is made.
     notes = _write_modelfile(folder, source, f"model-{asked.quant}.gguf", "", tokenizer)
-    file = _write_model(folder, source, asked, say)
-    return _describe(None, file, None, source, asked, notes)
+    file, note = _write_model(folder, source, asked, say)
+    return _describe(None, file, None, source, asked, (note, *notes))
 
 
 def write_lora(folder: Path, source: Source, asked: Asked, say: Say) -> Written:
@@ -100,19 +100,20 @@ def _was_nf4(source: Source) -> bool:
     return source.record.quantization == "nf4"
 
 
-def _write_model(folder: Path, source: Source, asked: Asked, say: Say) -> Path:
+def _write_model(folder: Path, source: Source, asked: Asked, say: Say) -> tuple[Path, str]:
+    """The file, and how the weights were merged."""
     file = folder / f"model-{asked.quant}.gguf"
     # The merged weights in bfloat16 until the file beside them is whole.
     require_room(folder, source, 2 + _WIDTH[asked.quant])
     with _scratch(folder.parent / f".tmp-merged-{os.getpid()}") as merged:
-        model, _ = load_merged(source, "bf16", say)
+        model, note = load_merged(source, "bf16", say)
         save_weights(model, merged)
         model = None
         free_memory()
         copy_tokenizer(source.adapter, merged)
         say(f"writing {file.name}", 0, 0)
         write_gguf(merged, file, kind=cast(Kind, asked.quant), about=_tell(source))
-    return file
+    return file, note
 
 
 @contextmanager

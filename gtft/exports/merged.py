@@ -21,8 +21,9 @@ from gtft.exports.prompts import TemplateWriter, Writer
 from gtft.exports.source import Asked, Say, Source, Written
 from gtft.exports.verification import Answerer
 from gtft.footprint import FLOOR
+from gtft.markdown import command
 from gtft.memory import measure_free
-from gtft.weights import TOKENIZER_FILES, count_parameters
+from gtft.weights import TOKENIZER_FILES, count_parameters, read_safetensors
 
 # Bytes of a parameter while it is merged.
 _BYTES = {"f32": 4, "bf16": 2}
@@ -34,12 +35,10 @@ _LORA = "adapter_model.safetensors"
 
 def write_merged(folder: Path, source: Source, asked: Asked, say: Say) -> Written:
     """Write weights, config, tokenizer and template. Raises InputError when memory does not allow it."""
-    import torch
-
     require_room(folder, source, _BYTES[asked.dtype])
     model, note = load_merged(source, asked.dtype, say)
     say("writing the weights", 0, 0)
-    save_weights(model.to(torch.float32 if asked.dtype == "f32" else torch.bfloat16), folder)
+    save_weights(model, folder)
     model = None
     free_memory()
     copy_tokenizer(source.adapter, folder)
@@ -53,38 +52,40 @@ def write_merged(folder: Path, source: Source, asked: Asked, say: Say) -> Writte
 
 
 def load_merged(source: Source, dtype: str, say: Say) -> tuple[Any, str]:
-    """The merged model on the CPU, in float32 or (where only that fits) bfloat16, and how it was made.
-
-    ``dtype``: what is to be written. Raises InputError with the figures when memory does not allow it.
+    """The merged model on the CPU, and how it was made: to be written as ``dtype``, the numbers are the same however much
+    memory there is. Raises InputError with the figures when it does not suffice.
     """
     import torch
 
     width = choose_width(source, dtype)
-    wide = torch.float32 if width == "f32" else torch.bfloat16
     say("loading the base", 0, 0)
     whole = any(f.name == WHOLE for f in source.adapter.files)
+    wide = torch.float32 if width == "f32" else None
     model = _load_wide(source.adapter.path if whole else source.base, source, wide)
     if not whole:
         say("merging", 0, 0)
-        model = _merge(model, source)
+        model = _merge(model, source, width)
     _settle_config(model, source)
     told = "dequantised from NF4" if source.record.quantization == "nf4" else "as stored"
+    rounded = "" if dtype == "f32" else ", rounded to bfloat16"
     return (
-        model.eval(),
-        f"merged into the base {told}, in {'float32' if width == 'f32' else 'bfloat16'}",
+        model.to(torch.float32 if dtype == "f32" else torch.bfloat16).eval(),
+        f"merged into the base {told}, in float32{rounded}",
     )
 
 
 def choose_width(source: Source, dtype: str) -> str:
-    """What to merge in: float32, or bfloat16 where that is what is written and only that fits into memory.
+    """What to hold the model in while each layer is merged in float32: all of it so, or as stored (bf16) where
+    bfloat16 is written and only that fits into memory.
 
     Raises InputError with the figures.
     """
     parameters = count_parameters(source.base)
     lora = sum(f.size for f in source.adapter.files if f.name == _LORA)
     free = measure_free()
+    stored = {"f32": 0.0, "bf16": measure_stored(source.base)}
     needs = {
-        width: FLOOR + int((parameters * size + 2 * lora) * _SLACK)
+        width: FLOOR + int((parameters * max(size, stored[width]) + 2 * lora) * _SLACK)
         for width, size in _BYTES.items()
         if width == "f32" or dtype == "bf16"
     }
@@ -98,6 +99,12 @@ def choose_width(source: Source, dtype: str) -> str:
         f"{'float32' if dtype == 'f32' else 'bfloat16'}",
         fix=f"gtft model export {source.name or 'MODEL'} --format adapter (or lora-gguf), which are not merged",
     )
+
+
+def measure_stored(folder: Path) -> float:
+    """Bytes of a parameter in a model's safetensors files, on average."""
+    held = [t for path in sorted(folder.glob("*.safetensors")) for t in read_safetensors(path)]
+    return sum(t.bytes for t in held) / max(1, sum(t.numbers for t in held))
 
 
 def save_weights(model: Any, folder: Path) -> None:
@@ -169,7 +176,8 @@ def open_merged(folder: Path) -> Answerer:
 
 
 def _load_wide(folder: Path, source: Source, wide: Any) -> Any:
-    """The base on the CPU, all weights in ``wide``: through the 4-bit storage where it was trained on that."""
+    """The base on the CPU, all weights in ``wide`` (None: as stored): through the 4-bit storage where it was trained on
+    that."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -181,7 +189,9 @@ def _load_wide(folder: Path, source: Source, wide: Any) -> Any:
         "device_map": {"": "cpu"},
     }
     if source.record.quantization != "nf4":
-        return AutoModelForCausalLM.from_pretrained(folder, **(settings | {"dtype": wide}))
+        return AutoModelForCausalLM.from_pretrained(
+            folder, **(settings | {"dtype": wide or "auto"})
+        )
     settings["quantization_config"] = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -192,7 +202,7 @@ def _load_wide(folder: Path, source: Source, wide: Any) -> Any:
     # No forward pass runs on it, so bitsandbytes repacks nothing.
     model = model.dequantize(dtype=wide)
     gc.collect()
-    return model.to(wide)
+    return model if wide is None else model.to(wide)
 
 
 def _settle_config(model: Any, source: Source) -> None:
@@ -206,16 +216,27 @@ def _settle_config(model: Any, source: Source) -> None:
         del model.config.auto_map
 
 
-def _merge(model: Any, source: Source) -> Any:
+def _merge(model: Any, source: Source, width: str) -> Any:
+    import torch
     from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    below = source.role
+    names, below = ["task"], source.role
     if below is None:
-        merged = PeftModel.from_pretrained(model, source.adapter.path, is_trainable=False)
-        return merged.merge_and_unload(safe_merge=True)
-    merged = PeftModel.from_pretrained(model, below.path, "role", is_trainable=False)
-    merged.load_adapter(source.adapter.path, "task", is_trainable=False)
-    return merged.merge_and_unload(safe_merge=True, adapter_names=["role", "task"])
+        merged = PeftModel.from_pretrained(model, source.adapter.path, "task", is_trainable=False)
+    else:
+        names = ["role", "task"]
+        merged = PeftModel.from_pretrained(model, below.path, "role", is_trainable=False)
+        merged.load_adapter(source.adapter.path, "task", is_trainable=False)
+    if width == "bf16":
+        # Otherwise the sum would be rounded on the way, and the export depend on free memory.
+        for layer in [m for m in merged.modules() if isinstance(m, BaseTunerLayer)]:
+            base = layer.get_base_layer()
+            base.to(torch.float32)
+            layer.merge(safe_merge=True, adapter_names=names)
+            base.to(torch.bfloat16)
+    # What is merged already is only unwrapped.
+    return merged.merge_and_unload(safe_merge=True, adapter_names=names)
 
 
 def _tell_runtime() -> str:
@@ -227,8 +248,9 @@ def _tell_runtime() -> str:
 def _tell_usage(source: Source) -> dict[str, str]:
     name = source.name or "gtft"
     return {
-        "vLLM": f"vllm serve . --served-model-name {name}",
+        "vLLM": command("vllm", "serve", ".", "--served-model-name", name),
         "transformers": 'python -c "from transformers import pipeline; '
         "print(pipeline('text-generation', '.')([{'role': 'user', 'content': 'Which rig?'}]))\"",
-        "llama.cpp": f"gtft model export {name} --format gguf --out gguf\nllama-server -m gguf/model-f16.gguf",
+        "llama.cpp": command("gtft", "model", "export", name, "--format", "gguf", "--out", "gguf")
+        + "\nllama-server -m gguf/model-f16.gguf",
     }

@@ -15,6 +15,7 @@ from gtft.exports.answering import LocalAnswerer
 from gtft.exports.merged import copy_tokenizer, read_writer
 from gtft.exports.source import Asked, Say, Source, Written
 from gtft.exports.verification import Answerer
+from gtft.markdown import command
 from gtft.shelf import read_document
 
 CONFIG = "adapter_config.json"
@@ -85,7 +86,8 @@ def _explain_base(source: Source) -> str:
 
 def _tell_usage(source: Source) -> dict[str, str]:
     name, base = source.name or "gtft", source.record.name
-    again = f"gtft model export {name} --format"
+    again = command("gtft", "model", "export", name, "--format")
+    serve = command("vllm", "serve", base, "--enable-lora", "--lora-modules", f"{name}=.")
     if source.role is not None:
         return {
             "transformers": "python -c \"from peft import PeftModel; m = PeftModel.from_pretrained(BASE, 'role', 'role'); "
@@ -95,7 +97,7 @@ def _tell_usage(source: Source) -> dict[str, str]:
         }
     return {
         "transformers": "python -c \"from peft import AutoPeftModelForCausalLM as M; m = M.from_pretrained('.')\"",
-        "vLLM": f"vllm serve {base} --enable-lora --lora-modules {name}=.",
+        "vLLM": serve,
         "llama.cpp": f"{again} lora-gguf --out lora\nllama-server -m BASE.gguf --lora lora/adapter.gguf",
     }
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from gtft.artifact import short_id, write_file
 from gtft.exports.source import Asked, Source, Written
+from gtft.markdown import prose
 
+# The longest note, characters.
+_NOTE = 1500
 # What hubs show a folder under; the card names the adapter's.
 _LIBRARY = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf", "lora-gguf": "gguf"}
 
@@ -18,7 +21,7 @@ def write_readme(
     folder: Path, source: Source, asked: Asked, written: Written, figures: Mapping[str, Any]
 ) -> None:
     """Markdown. The card's front matter stays first, for hubs read it there; its plots come along."""
-    head = f"# {source.name or 'An export of gtft'}\n\n"
+    head = f"# {prose(source.name or 'An export of gtft')}\n\n"
     if source.card is not None:
         head = source.card.file("README.md").read_text("utf-8").rstrip() + "\n\n"
         library = _LIBRARY.get(asked.form, "peft")
@@ -31,9 +34,9 @@ def write_readme(
         "## This export",
         "",
         f"Format {asked.form}{', ' + asked.kind if asked.kind else ''}, of the adapter `{source.adapter.id}`.",
-        f"Licence: {source.licence or 'not stated'}. The base {source.record.name} has its own.",
+        f"Licence: {prose(source.licence or 'not stated')}. The base {prose(source.record.name)} has its own.",
         "",
-        *[f"- {note}" for note in written.notes],
+        *[f"- {prose(note, _NOTE)}" for note in written.notes],
         "",
         _tell_check(figures),
         "",

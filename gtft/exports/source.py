@@ -80,14 +80,17 @@ def find_source(
     root: Path,
     artifacts: Path,
     card: Path | None = None,
+    adapter_id: str | None = None,
+    card_id: str | None = None,
 ) -> Source:
-    """Find and hash again what an export needs. Raises EvidenceError or BaseMissing."""
-    found = verify_artifact(adapter, kind="adapter")
+    """Find and hash again what an export needs; ``adapter_id``, ``card_id``: what they must be. Raises EvidenceError or
+    BaseMissing."""
+    found = verify_artifact(adapter, kind="adapter", expect=adapter_id)
     record = read_base(found)
     base = find_base(record, workspace, root)
     role = find_role(record, artifacts)
     if card is None:
         return Source(name, found, record, base, role)
-    told = verify_artifact(card, kind="card")
+    told = verify_artifact(card, kind="card", expect=card_id)
     licence = str(read_document(told, SUMMARY_FILE).get("licence") or "")
     return Source(name, found, record, base, role, told, licence)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gtft.artifact import short_id
+from gtft.markdown import bullets, code, command, prose, table
 from gtft.models.card_making import write_composition, write_recipe
 from gtft.models.card_results import summarise_results, write_results
 from gtft.models.figures import CardFigures
 from gtft.models.front_matter import write_front_matter
 from gtft.models.limits import list_limits
-from gtft.models.markdown import bullets, code, command, prose, table
 from gtft.models.people import Review
 
 

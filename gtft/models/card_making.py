@@ -7,8 +7,8 @@ import re
 from pathlib import PurePath
 from typing import Any
 
+from gtft.markdown import bullets, code, prose, table
 from gtft.models.figures import CardFigures
-from gtft.models.markdown import bullets, code, prose, table
 from gtft.models.plots import COMPOSITION, LOSS
 
 NOT_RECORDED = "not recorded"
@@ -64,10 +64,13 @@ def write_recipe(f: CardFigures) -> str:
             "here, and only adapter weights were exchanged"
         )
     if a.continues:
-        facts.append(f"goes on from adapter {code(a.continues)}")
+        facts.append(
+            f"goes on from adapter {code(a.continues)}, whose own corpus is not counted on this card"
+        )
     if a.stacks_on:
         facts.append(
-            f"lies on top of the role adapter {code(a.stacks_on)}, which it needs, and which it is compared with"
+            f"lies on top of the role adapter {code(a.stacks_on)}, which it needs, and which it is compared with; that "
+            "one's own corpus is not counted on this card"
         )
     parts = ["## How it was trained", bullets(facts), f"![{_describe_loss(f)}]({LOSS})"]
     if f.changes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from gtft.markdown import bullets, prose, table
 from gtft.models.eval_figures import Candidate, Comparison, Finding, Grid, Suite
 from gtft.models.figures import CardFigures
 from gtft.models.limits import SURE, number, percent, points, title
-from gtft.models.markdown import bullets, prose, table
 from gtft.models.plots import CANDIDATES, EVAL, has_others
 
 SAFETY = "safety"

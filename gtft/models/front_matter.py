@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 from gtft.artifact import short_id
+from gtft.markdown import plain
 from gtft.models.eval_figures import Comparison, Suite
 from gtft.models.figures import CardFigures
 from gtft.models.limits import title
-from gtft.models.markdown import plain
 
 # https://huggingface.co/docs/hub/repositories-licenses; the Hub refuses a card with any other identifier.
 _KNOWN = """

@@ -9,10 +9,10 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from gtft.markdown import plain
 from gtft.models.eval_figures import Candidate, Comparison, Rate, Suite
 from gtft.models.figures import CardFigures
 from gtft.models.limits import percent, title
-from gtft.models.markdown import plain
 
 LOSS, COMPOSITION, EVAL = "plots/loss.png", "plots/composition.png", "plots/eval.png"
 # Only where more than base and tuned were asked.

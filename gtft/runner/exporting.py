@@ -58,16 +58,18 @@ def export_model(
 ) -> Artifact:
     """Make an export, verified, on the shelf and in the store. ``root``: where the run's relative paths start.
 
-    Raises what the worker reports: GateFailed when it does not answer as the adapter did. Killed at any point it leaves
-    nothing half; the same command makes the same export again.
+    Raises what the worker reports: GateFailed when it does not answer as the adapter did; ConflictError when the model was
+    archived meanwhile. Killed at any point it leaves nothing half; the same command makes the same export again.
     """
     asked = {
         "name": model.name,
         "adapter": str(adapter),
+        "adapter_id": model.adapter_id,
         "workspace": str(ws.path),
         "root": str(root),
         "artifacts": str(ws.artifacts),
         "card": "" if card is None else str(card),
+        "card_id": model.card_id,
         **asdict(wanted),
     }
     path = _run_worker(asked, root if root.is_dir() else ws.path, environ, listen)
@@ -80,14 +82,18 @@ def export_model(
         created_us=ws.store.now_us(),
     )
     text = f"{wanted.format} {short_id(made.id)} of {model.name}"
-    Deployments(ws.store).add_artifact(
-        row, made.parents, run_id=model.run_id, actor=actor, text=text
-    )
+    Deployments(ws.store).add_artifact(row, made.parents, model=model, actor=actor, text=text)
     return made
 
 
 def check_out(out: Path) -> None:
     """Raises UsageError unless ``out`` can become a new folder."""
+    if out.absolute() == Path.cwd():
+        raise UsageError(
+            f"{out} is the folder that you are in",
+            why="the copy is put in its place whole, and you would stand in what is gone",
+            fix="name a new folder",
+        )
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UsageError(
             f"{out} is there already",

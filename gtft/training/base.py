@@ -13,12 +13,11 @@ from gtft.artifact import hash_file, hash_json
 from gtft.errors import BaseMissing, translate_os_error
 from gtft.recipe.schema import Base
 from gtft.training.watch import Watch
-from gtft.weights import TOKENIZER_FILES, inspect_weights
+from gtft.weights import CONFIG_FILES, TOKENIZER_FILES, inspect_weights, list_loaded
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What a model's answers follow from; README, licences and other weight formats do not count.
-_CONFIG_FILES = ("config.json", "generation_config.json")
-_HUB_PATTERNS = ("*.safetensors", "*.safetensors.index.json", *_CONFIG_FILES, *TOKENIZER_FILES)
+_HUB_PATTERNS = ("*.safetensors", "*.safetensors.index.json", *CONFIG_FILES, *TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -202,9 +201,8 @@ def _expand_home(given: str) -> Path:
 def _describe(
     name: str, folder: Path, given: str, revision: str | None, quantization: str
 ) -> BaseModel:
-    wanted = [*_CONFIG_FILES, *TOKENIZER_FILES, *(p.name for p in folder.glob("*.safetensors"))]
     try:
-        hashed = tuple((n, hash_file(folder / n)) for n in sorted(wanted) if (folder / n).is_file())
+        hashed = tuple((n, hash_file(folder / n)) for n in list_loaded(folder))
     except OSError as e:
         raise translate_os_error(e, f"reading the base model {given}") from e
     return BaseModel(name, folder, given, revision, quantization, hashed)

@@ -1,6 +1,6 @@
 """The export worker: ``python -m gtft.workers.export FILE``. Makes one export of one adapter.
 
-``FILE`` is JSON: ``name`` (of the model), ``adapter`` (folder of the artifact), ``workspace``, ``root``, ``artifacts``, ``card`` (folder, ""
+``FILE`` is JSON: ``name`` (of the model), ``adapter`` (folder of the artifact), ``adapter_id``, ``card_id`` (what both must be), ``workspace``, ``root``, ``artifacts``, ``card`` (folder, ""
 for none), ``format``, ``dtype``, ``quant``, ``verify``. Every line on stdout is JSON: ``doing``, ``done``, ``total`` on the
 way, then ``artifact`` (its folder) or ``error``. It ends when stdin closes: whoever asked is gone, and what is half made is
 removed by the next one.
@@ -32,6 +32,8 @@ def export(asked: dict[str, Any]) -> Path:
         root=Path(asked["root"]),
         artifacts=Path(asked["artifacts"]),
         card=Path(asked["card"]) if asked["card"] else None,
+        adapter_id=asked["adapter_id"],
+        card_id=asked["card_id"],
     )
     wanted = Asked(asked["format"], asked["dtype"], asked["quant"], bool(asked["verify"]))
     return make_export(source, wanted, Path(asked["artifacts"]), _say).path

@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from gtft.markdown import code, command, plain, prose, table
 from gtft.models.card import summarise_card, write_card
 from gtft.models.card_making import hide_folders
 from gtft.models.corpus_figures import RigConsent
 from gtft.models.eval_figures import Finding, Grid
 from gtft.models.figures import CardFigures, gather_figures
 from gtft.models.front_matter import LICENCES, write_front_matter
-from gtft.models.markdown import code, command, plain, prose, table
 
 HOSTILE = (
     "---\nlicense: mit\n---",

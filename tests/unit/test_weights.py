@@ -16,7 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gtft.errors import EvidenceError, GtftError
+from gtft.evals.asking.load import BaseRecord, find_base
+from gtft.recipe.schema import Base
+from gtft.training.base import locate_base
 from gtft.weights import MOST_HEADER, count_parameters, inspect_weights, read_gguf, read_safetensors
+from training_case import Recorder
 
 CONFIG = {
     "model_type": "llama",
@@ -154,6 +158,7 @@ def test_programs_are_refused_under_any_name(folder: Path, name: str, data: byte
 COPIES = (
     "pytorch_model.bin",
     "pytorch_model-00001-of-00002.bin",
+    "pytorch_model.bin.index.json",
     "training_args.bin",
     "tf_model.h5",
     "rust_model.ot",
@@ -364,13 +369,6 @@ def test_an_index_tells_what_its_files_hold(folder: Path) -> None:
     [
         ("config.json", {**CONFIG, "auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["x.Y", None]}}, "auto_map"),
-        ("adapter_config.json", {"auto_mapping": {"parent_library": "os"}}, "auto_mapping"),
-        (
-            "adapter_config.json",
-            {"megatron_config": {}, "layer_replication": [[0, 9]]},
-            "layer_rep",
-        ),
-        ("adapter_config.json", {"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron"),
         ("config.json", {**CONFIG, "transformers_weights": "../a.safetensors"}, "outside"),
         ("config.json", {**CONFIG, "num_hidden_layers": 10**9}, "num_hidden_layers"),
         ("config.json", {**CONFIG, "vocab_size": -1}, "vocab_size"),
@@ -381,20 +379,134 @@ def test_an_index_tells_what_its_files_hold(folder: Path) -> None:
         ),
         ("config.json", {**CONFIG, "num_hidden_layers": 10**7}, "parameters"),
         ("config.json", {**CONFIG, "vocab_size": 10**8}, "parameters"),
-        ("adapter_config.json", {"r": 10**9}, "ranks"),
-        ("adapter_config.json", {"r": 4, "rank_pattern": {"q": 10**9}}, "ranks"),
-        ("adapter_config.json", {"r": "4"}, "ranks"),
-        ("adapter_config.json", {"r": 4, "rank_pattern": [1]}, "ranks"),
+        ("config.json", {**CONFIG, "num_local_experts": 10**12}, "num_local_experts"),
     ],
 )
 def test_a_config_that_asks_for_more_than_a_model_is_refused(
     folder: Path, name: str, doc: Any, about: str
 ) -> None:
-    (folder / "adapter_model.safetensors").write_bytes(tensors(q__lora_A__weight=(4, 8)))
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 4}))
-    inspect_weights(folder)
     (folder / name).write_text(json.dumps(doc))
     refuse(folder, name, about)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA adapter that is whole, of a layer and of the embeddings."""
+    place = tmp_path / "adapter"
+    place.mkdir()
+    held = tensors(q__lora_A__weight=(4, 8), embed_tokens__lora_embedding_A=(6, 9))
+    (place / "adapter_model.safetensors").write_bytes(held)
+    (place / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "rank_pattern": {"embed_tokens": 6}})
+    )
+    return place
+
+
+@pytest.mark.parametrize(
+    ("doc", "about"),
+    [
+        ({"auto_mapping": {"parent_library": "os"}}, "auto_mapping"),
+        ({"megatron_config": {}, "layer_replication": [[0, 9]]}, "layer_rep"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron"),
+        ({"r": 10**9}, "ranks"),
+        ({"r": 4, "rank_pattern": {"q": 10**9}}, "ranks"),
+        ({"r": "4"}, "ranks"),
+        ({"r": 4, "rank_pattern": [1]}, "ranks"),
+        ({"r": 4, "peft_type": None}, "kind"),
+        ({"peft_type": "XLORA", "adapters": {"0": "/etc"}}, "kind"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 10**12}, "kind"),
+    ],
+)
+def test_an_adapter_that_asks_for_more_than_it_holds_is_refused(
+    adapter: Path, doc: dict[str, Any], about: str
+) -> None:
+    inspect_weights(adapter, strict=True)
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **doc}))
+    for strict in (True, False):
+        refuse(adapter, "adapter_config.json", about, strict=strict)
+
+
+@pytest.mark.parametrize("held", [{}, {"x": (1,)}, {"x__lora_embedding_A": (1, 4)}])
+def test_ranks_are_those_of_tensors_that_are_there(
+    adapter: Path, held: dict[str, tuple[int, ...]]
+) -> None:
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2147483648}')
+    (adapter / "adapter_model.safetensors").write_bytes(tensors(**held))
+    refuse(adapter, "adapter_config.json", "ranks")
+    (adapter / "adapter_model.safetensors").unlink()
+    refuse(adapter, "adapter_config.json", "at most 0")
+
+
+def test_an_adapter_within_a_base_is_refused(folder: Path, adapter: Path) -> None:
+    inspect_weights(folder)
+    for path in adapter.iterdir():
+        path.rename(folder / path.name)
+    refuse(folder, "adapter_config.json", "beside config.json", strict=False)
+
+
+# -- the base that an adapter was trained on
+
+
+def record(folder: Path) -> BaseRecord:
+    """The base as a training records it."""
+    found = locate_base(
+        Base(model=str(folder)),
+        text_file=folder / "none.txt",
+        root=folder.parent,
+        workspace=folder.parent,
+        watch=Recorder(),
+        clock=float,
+    )
+    doc: dict[str, Any] = found.as_dict()
+    return BaseRecord(**doc)
+
+
+def shard(folder: Path) -> None:
+    """The weights as two files and an index."""
+    (folder / "model.safetensors").unlink()
+    names = {f"w{n}": f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}
+    for tensor, name in names.items():
+        (folder / name).write_bytes(tensors(**{tensor: (40, 4)}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_base_is_the_one_of_the_training_until_a_file_is_added_that_loaders_take_in(
+    folder: Path, adapter: Path, sharded: bool
+) -> None:
+    if sharded:
+        shard(folder)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    recorded = record(folder)
+    (folder / "LICENSE").write_text("any")
+    (folder / "pytorch_model.bin").write_bytes(zipped())
+    assert find_base(recorded, folder, folder) == folder
+    additions = {
+        "generation_config.json": b'{"eos_token_id": 5}',
+        "adapter_model.safetensors": (adapter / "adapter_model.safetensors").read_bytes(),
+        "tokenizer_config.json": b"{}",
+    }
+    if sharded:
+        additions["model.safetensors"] = tensors(w1=(40, 4), w2=(40, 4))
+    for name, data in additions.items():
+        (folder / name).write_bytes(data)
+        with pytest.raises(EvidenceError, match="has changed since") as e:
+            find_base(recorded, folder, folder)
+        assert f"{name} was added" in e.value.why
+        (folder / name).unlink()
+    (folder / "pytorch_model.bin").unlink()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).write_bytes((adapter / name).read_bytes())
+    with pytest.raises(EvidenceError, match=r"adapter_config\.json"):
+        find_base(recorded, folder, folder)
+
+
+def test_an_index_that_leaves_out_a_file_of_its_series_is_refused(folder: Path) -> None:
+    shard(folder)
+    inspect_weights(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"w1": "model-00001-of-00002.safetensors"}}')
+    refuse(folder, index.name, "1 files of the 2", strict=False)
 
 
 def test_a_config_that_is_no_json_or_has_no_end_is_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from gtft.artifact import Artifact, hash_file, short_id, verify_artifact
 from gtft.errors import BaseMissing, EvidenceError, UsageError, translate_os_error
 from gtft.shelf import find_on_shelf
-from gtft.weights import inspect_weights
+from gtft.weights import inspect_weights, list_loaded
 
 ADAPTER = "adapter_model.safetensors"
 # Of a full training: all weights, in place of an adapter.
@@ -107,7 +107,7 @@ def read_base(adapter: Artifact) -> BaseRecord:
 
 
 def find_base(record: BaseRecord, workspace: Path, root: Path) -> Path:
-    """The base's folder, every file hashed again.
+    """The base's folder, every file hashed again, and none added that loading would take in.
 
     Looks below the workspace, below ``root``, at the path as given, then in the hub's cache. Raises BaseMissing,
     or EvidenceError when it is not the base that the adapter was trained on, or a folder that could run code.
@@ -131,6 +131,13 @@ def find_base(record: BaseRecord, workspace: Path, root: Path) -> Path:
                 f"the base {record.name} has changed since the adapter was trained",
                 why=f"the sha256 of {name} differs from the one in base.json",
                 fix="gtft doctor",
+            )
+    for name in list_loaded(folder):
+        if name not in record.files:
+            raise EvidenceError(
+                f"the base {record.name} has changed since the adapter was trained",
+                why=f"{name} was added; the adapter was trained on a base without it",
+                fix=f"take {name} out of the base's folder",
             )
     return folder
 
