@@ -71,6 +71,7 @@ def add_model(
     made = corpus_artifact or _make(
         ws, "corpus", {"train": 8, "heldout": 2, "n": n} | (corpus or {})
     )
+    ancestors = [v for k, v in (summary or {}).items() if k in ("continues", "stacks_on")]
     told = {"name": base, "path": f"bases/{base}", "id": f"sha256:{base}", "quantization": "nf4"}
     adapter = _make(
         ws, "adapter",
@@ -81,7 +82,7 @@ def add_model(
             "loss": {"first": 2.0, "last": 1.0, "series": [[1, 2.0]]}, "hyperparameters": {},
             "n": n, "role": role,
         } | (summary or {}),
-        (made.id,), {"base.json": told | {"files": {"config.json": "ab" * 32}}},
+        (made.id, *ancestors), {"base.json": told | {"files": {"config.json": "ab" * 32}}},
     )  # fmt: skip
     report = _make(
         ws, "eval",
@@ -105,7 +106,7 @@ def add_export(ws: Workspace, model: ModelRow, form: str = "gguf", **summary: An
     made = _make(ws, "export", {"format": form, **summary}, (model.adapter_id,))
     row = _row(made, ws.path, ws.store.now_us())
     Deployments(ws.store).add_artifact(
-        row, (model.adapter_id,), run_id=model.run_id, actor="ann", text=form
+        row, (model.adapter_id,), model=model, actor="ann", text=form
     )
     return made
 

@@ -12,12 +12,14 @@ from gtft.cli import model_alias, model_compare, model_export, model_prune, mode
 from gtft.cli.context import open_here
 from gtft.cli.model_card import card_command
 from gtft.cli.output import emit, json_option, print_table
+from gtft.models.card_since import read_export
 from gtft.models.freshness import Freshness, judge_freshness
 from gtft.models.people import format_time
 from gtft.models.registry import Lineage, find_model, find_pruned, list_models, trace_lineage
+from gtft.records.ancestry import list_corpora
 from gtft.records.deployments import Deployments
 from gtft.records.governance import Governance
-from gtft.records.rows import ModelRow
+from gtft.records.rows import ArtifactRow, ModelRow
 from gtft.runner.workspace import Workspace
 from gtft.town.conventions import read_conventions
 
@@ -77,7 +79,7 @@ def _list(ws: Workspace, role: str | None, as_json: bool) -> None:
         data.append(
             _name(m)
             | {
-                "withdrawn": m.corpus_id in touched,
+                "withdrawn": not touched.isdisjoint(list_corpora(ws.store, m)),
                 "aliases": [a.name for a in aliases if a.model_id == m.id],
                 "expired": fresh.expired,
                 "reasons": list(fresh.reasons),
@@ -162,7 +164,7 @@ def _describe(ws: Workspace, found: Lineage) -> dict[str, Any]:
             "changed": [] if drift is None else list(drift.changed),
             "unknown": fresh.unknown or None,
         },
-        "withdrawn": found.corpus.id in _list_touched(ws),
+        "withdrawn": not _list_touched(ws).isdisjoint(list_corpora(ws.store, found.model)),
         "recipe": {"name": found.run.recipe_name, "hash": found.run.recipe_hash},
         "base": summary.get("base"),
         "headline": summary.get("headline", []),
@@ -173,6 +175,22 @@ def _describe(ws: Workspace, found: Lineage) -> dict[str, Any]:
             {"kind": a.kind, "id": a.id, "path": str(ws.artifact_path(a.path))}
             for a in found.artifacts
         ],
+        "exports": [
+            _describe_export(ws, row)
+            for row in Deployments(ws.store).list_children(found.adapter.id, "export")
+        ],
+    }
+
+
+def _describe_export(ws: Workspace, row: ArtifactRow) -> dict[str, Any]:
+    path, read = ws.artifact_path(row.path), read_export(row)
+    return {
+        "id": row.id,
+        "format": read.format,
+        "kl_mean": read.kl_mean,
+        "verified": read.verified,
+        "path": str(path),
+        "here": path.is_dir(),
     }
 
 
@@ -197,11 +215,19 @@ def _print_model(data: dict[str, Any]) -> None:
     for a in data["aliases"]:
         click.echo(f"  alias     {a['alias']}{', pinned: ' + a['pin'] if a['pin'] else ''}")
     click.echo(f"  fresh     {_tell_freshness(data['freshness'])}")
+    for e in data["exports"]:
+        kl = "" if e["kl_mean"] is None else f", KL {e['kl_mean']:.2g} nats per token"
+        proof = "verified" if e["verified"] else "not verified"
+        click.echo(f"  export    {e['format']} ({short_id(e['id'])}), {proof}{kl}")
     if data["withdrawn"]:
         click.echo("  withdrawn some of what it was trained on, and not unlearned:")
         click.echo("            gtft corpus withdrawals, then train it again without")
     click.echo()
     rows = [(a["kind"], short_id(a["id"]), _shorten(Path(a["path"]))) for a in data["artifacts"]]
+    rows += [
+        ("export", short_id(e["id"]), _shorten(Path(e["path"])) if e["here"] else "removed")
+        for e in data["exports"]
+    ]
     print_table(("artifact", "id", "path"), rows, "")
     click.echo(f"\nNext: gtft model show {data['name']} --card")
 

@@ -84,10 +84,11 @@ def _list(ws: Workspace, as_json: bool) -> None:
 
 
 def _set(ws: Workspace, name: str, given: str, pin: str, actor: str, as_json: bool) -> None:
-    from gtft.models.registry import find_model, set_alias
+    from gtft.models.registry import find_alias, find_model, set_alias
 
     model = find_model(ws.store, given)
     before = set_alias(ws.store, name, model, ws.path, actor=actor, pin=pin)
+    pin = find_alias(ws.store, name).pin
     data = {
         "alias": name,
         "model": model.name,

@@ -49,9 +49,9 @@ def prune(
 ) -> None:
     """Remove adapters, exports and checkpoints of models that nobody uses, and bases that none needs.
 
-    What is deployed, what rollback goes back to, what an alias or pin means, and what any of these was trained
-    from always stays. Cards and evals stay, and so does the model's row: gtft model why goes on to answer. Stopped
-    in the middle, the same command goes on.
+    What is deployed, what rollback --to goes back to, what an alias or pin means, and what any of these was trained
+    from always stays. Cards and evals stay, and so does the model's row: gtft model why goes on to answer. Refused
+    while an export is being made. Stopped in the middle, the same command goes on.
 
     \b
     gtft model prune --dry-run

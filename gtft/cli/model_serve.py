@@ -14,6 +14,7 @@ from gtft.cli.context import open_here
 from gtft.cli.output import json_option
 from gtft.errors import UsageError
 from gtft.models.registry import find_model, list_models
+from gtft.records.deployments import Deployments
 from gtft.records.rows import ModelRow
 from gtft.records.store import Store
 from gtft.runner.serving import Listening, serve_here
@@ -157,7 +158,9 @@ def _describe(ws: Workspace, model: ModelRow) -> dict[str, Any]:
     row = ws.store.find_artifact(model.adapter_id)
     if row is None:
         raise UsageError(f"the adapter {short_id(model.adapter_id)} is not here", fix="gtft doctor")
-    return {"name": model.name, "adapter": str(ws.artifact_path(row.path)), "role": model.role}
+    aliases = [a.name for a in Deployments(ws.store).list_aliases() if a.model_id == model.id]
+    path = str(ws.artifact_path(row.path))
+    return {"name": model.name, "adapter": path, "role": model.role, "aliases": aliases}
 
 
 COMMANDS: tuple[click.Command, ...] = (serve,)

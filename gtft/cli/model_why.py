@@ -13,6 +13,7 @@ from gtft.errors import ConflictError
 
 if TYPE_CHECKING:
     from gtft.corpus.governance.held import Found, Held
+    from gtft.corpus.governance.withdrawal import Withdrawals
     from gtft.models.lineage import Story
     from gtft.runner.workspace import Workspace
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 def why(ctx: click.Context, model: str, example: str | None, as_json: bool) -> None:
     """From MODEL to its run, recipe, corpus, base, eval and card; to its exports, deployments and withdrawals.
 
-    With --example: whether its corpus holds it, on which side, from which file, how redacted, with whose consent,
-    and whether it was withdrawn since. And back, from an example to models: gtft corpus trace EXAMPLE
+    With --example: whether its corpus, or that of an adapter that it goes on from or lies on, holds it, on which
+    side, from which file, how redacted, with whose consent, and whether it was withdrawn since. And back, from an
+    example to models: gtft corpus trace EXAMPLE
 
     \b
     gtft model why witness
@@ -80,7 +82,13 @@ def _describe(ws: Workspace, story: Story) -> dict[str, Any]:
         "continued_by": [c.name for c in story.children],
         "aliases": [{"alias": a.name, "pin": a.pin} for a in story.aliases],
         "exports": [
-            {"id": e.id, "format": e.summary.get("format"), "path": e.path} for e in story.exports
+            {
+                "id": e.id,
+                "format": e.summary.get("format"),
+                "verified": e.summary.get("verified") is True,
+                "path": e.path,
+            }
+            for e in story.exports
         ],
         "deployments": [
             {
@@ -124,7 +132,10 @@ def _print(data: dict[str, Any]) -> None:
     for a in data["aliases"]:
         _line("alias", a["alias"] + (f", pinned: {a['pin']}" if a["pin"] else ""))
     for e in data["exports"]:
-        _line("export", f"{e['format'] or 'not recorded'}  {short_id(e['id'])}  {e['path']}")
+        proof = "verified" if e["verified"] else "not verified"
+        _line(
+            "export", f"{e['format'] or 'not recorded'}, {proof}  {short_id(e['id'])}  {e['path']}"
+        )
     for d in data["deployments"]:
         where = f"{d['mode']} for {d['role']}{' of ' + d['rig'] if d['rig'] else ''}"
         until = f" to {d['until']} ({d['reason']})" if d["until"] else f", {d['state']}"
@@ -136,39 +147,66 @@ def _print(data: dict[str, Any]) -> None:
     click.echo(f"next: gtft model why {data['model']} --example EXAMPLE|SESSION|BEAD")
 
 
-def _look(ws: Workspace, story: Story, example: str) -> Held:
-    from gtft.artifact import read_artifact
-    from gtft.corpus.governance.held import find_held
+def _look(ws: Workspace, story: Story, example: str) -> dict[str, Held | None]:
+    """What each corpus that its weights learnt from holds; None for one that is not on this disk.
+
+    Raises ConflictError when none holds it and one could not be looked in.
+    """
     from gtft.corpus.governance.withdrawal import KEY_FILE, Withdrawals
     from gtft.corpus.redaction.redactor import load_key
     from gtft.runner.governance import gather_governance
 
-    corpus = story.lineage.corpus
-    path = ws.artifact_path(corpus.path)
-    if not path.is_dir():
+    register = Withdrawals(gather_governance(ws, "", ()).withdrawals, load_key(ws.path / KEY_FILE))
+    held = {c: _look_in(ws, c, example, register) for c in story.corpora}
+    away = [c for c, h in held.items() if h is None]
+    if away and not any(h.counts for h in held.values() if h is not None):
         raise ConflictError(
-            f"corpus {short_id(corpus.id)} is not on this disk any more",
-            why="it was pruned" if corpus.id in story.pruned else "its folder is gone",
+            f"corpus {short_id(away[0])} is not on this disk any more",
+            why="it was pruned" if away[0] in story.pruned else "its folder is gone",
             fix="put its folder back below artifacts/, or unpack it: gtft corpus unpack",
         )
-    register = Withdrawals(gather_governance(ws, "", ()).withdrawals, load_key(ws.path / KEY_FILE))
-    return find_held(read_artifact(path, kind="corpus"), example, register)
+    return held
 
 
-def _describe_held(ws: Workspace, story: Story, example: str, held: Held) -> dict[str, Any]:
+def _look_in(ws: Workspace, corpus_id: str, example: str, register: Withdrawals) -> Held | None:
+    from gtft.artifact import read_artifact
+    from gtft.corpus.governance.held import find_held
+
+    row = ws.store.find_artifact(corpus_id)
+    if row is None or not ws.artifact_path(row.path).is_dir():
+        return None
+    return find_held(read_artifact(ws.artifact_path(row.path), kind="corpus"), example, register)
+
+
+def _describe_held(
+    ws: Workspace, story: Story, example: str, held: dict[str, Held | None]
+) -> dict[str, Any]:
     from gtft.records.governance import Governance
 
     standing = {c.rig for c in Governance(ws.store).list_consents(standing=True)}
     revoked = {c.rig for c in Governance(ws.store).list_consents()} - standing
+    looked = {c: h for c, h in held.items() if h is not None}
     return {
         "model": story.lineage.model.name,
         "corpus": story.lineage.corpus.id,
         "asked": example,
-        "trained_on": held.counts["train"],
-        "held_out": held.counts["heldout"],
-        "withdrawn_since": held.withdrawn,
-        "examples": [_describe_found(f, revoked) for f in held.examples],
+        "trained_on": sum(h.counts["train"] for h in looked.values()),
+        "held_out": sum(h.counts["heldout"] for h in looked.values()),
+        "withdrawn_since": sum(h.withdrawn for h in looked.values()),
+        "looked_in": list(looked),
+        "not_here": [c for c in held if c not in looked],
+        "examples": [
+            _describe_found(f, revoked) | {"corpus": c, "through": _find_through(story, c)}
+            for c, h in looked.items()
+            for f in h.examples
+        ],
     }
+
+
+def _find_through(story: Story, corpus_id: str) -> str | None:
+    """The earlier adapter that brought a corpus in; None for the model's own."""
+    adapter_id = story.corpora[corpus_id]
+    return None if adapter_id == story.lineage.adapter.id else adapter_id
 
 
 def _describe_found(f: Found, revoked: set[str]) -> dict[str, Any]:
@@ -196,7 +234,10 @@ def _describe_found(f: Found, revoked: set[str]) -> dict[str, Any]:
 def _print_held(data: dict[str, Any]) -> None:
     asked = clip(data["asked"], 100)
     if not data["trained_on"] and not data["held_out"]:
-        click.echo(f"no: the corpus of {data['model']} holds nothing of {asked}")
+        n = len(data["looked_in"])
+        corpora = "the corpus" if n == 1 else f"none of the {n} corpora"
+        holds = "holds nothing" if n == 1 else "holds anything"
+        click.echo(f"no: {corpora} of {data['model']} {holds} of {asked}")
         click.echo("an example may be in another corpus: gtft corpus trace EXAMPLE")
         return
     click.echo(
@@ -206,6 +247,8 @@ def _print_held(data: dict[str, Any]) -> None:
     for e in data["examples"]:
         side = "trained on" if e["side"] == "train" else "held out"
         click.echo(f"{e['id']}  {side}  {clip(e['file'], 200)}:{e['lines'][0]}-{e['lines'][1]}")
+        if e["through"]:
+            _line("through", f"the earlier adapter {short_id(e['through'])}")
         who = ", ".join(f"{k} {e[k]}" for k in ("session", "bead", "role", "rig") if e[k])
         _line("of", who or "nothing is known of whose it is")
         hidden = ", ".join(f"{n} {kind}" for kind, n in e["redacted"].items())
@@ -217,6 +260,8 @@ def _print_held(data: dict[str, Any]) -> None:
     more = data["trained_on"] + data["held_out"] - len(data["examples"])
     if more:
         click.echo(f"and {more} more")
+    for corpus in data["not_here"]:
+        click.echo(f"not looked in: corpus {short_id(corpus)}, which is not on this disk any more")
 
 
 def _count(n: int) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gtft.artifact import short_id
+from gtft.markdown import bullets, code, plain, prose, table
 from gtft.models.freshness import Freshness
 from gtft.models.lineage import Story
-from gtft.models.markdown import bullets, code, plain, prose, table
 from gtft.models.people import format_time
 from gtft.models.summary import Summary, read_summary
 from gtft.records.rows import ArtifactRow, DeploymentRow, ModelRow
@@ -167,8 +167,8 @@ def _write_withdrawals(story: Story) -> str:
     rows = [[code(w.id), prose(w.kind), format_time(w.created_us)] for w in story.withdrawals]
     return "\n\n".join(
         [
-            "Withdrawn since from the corpus it was trained on. **What it learnt from that is not unlearned**; a training "
-            "without it is a new model.",
+            "Withdrawn since from a corpus that it, or an adapter that it goes on from or lies on, was trained on. **What it "
+            "learnt from that is not unlearned**; a training without it is a new model.",
             # Who withdrew is nobody's business but theirs.
             table(("withdrawal", "of one", "on"), rows),
         ]

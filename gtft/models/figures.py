@@ -15,6 +15,7 @@ from gtft.models.cost import Cost, read_cost
 from gtft.models.eval_figures import EvalFigures, read_eval
 from gtft.models.people import People, read_people
 from gtft.recipe.schema import Recipe
+from gtft.records.ancestry import list_ancestors
 from gtft.records.rows import ArtifactRow, Run
 from gtft.records.store import Store
 
@@ -112,7 +113,8 @@ def _read_recipe(run: Run) -> Recipe:
 
 def _check_lineage(store: Store, rows: dict[str, ArtifactRow]) -> None:
     corpus, adapter, measured = rows["harvest"], rows["train"], rows["eval"]
-    for child, wanted in ((adapter, {corpus.id}), (measured, {corpus.id, adapter.id})):
+    of_adapter = {corpus.id} | list_ancestors(adapter)
+    for child, wanted in ((adapter, of_adapter), (measured, {corpus.id, adapter.id})):
         recorded = set(store.list_parents(child.id))
         if recorded != wanted:
             raise EvidenceError(

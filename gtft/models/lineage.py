@@ -10,6 +10,7 @@ from typing import Any
 from gtft.artifact import short_id
 from gtft.errors import EvidenceError
 from gtft.models.registry import Lineage, trace_lineage
+from gtft.records.ancestry import list_ancestors, list_corpora
 from gtft.records.deployments import Deployments
 from gtft.records.governance import Governance
 from gtft.records.rows import (
@@ -42,7 +43,9 @@ class Story:
     """A model with what it was made from and what was made from it.
 
     ``continues`` and ``stacks_on``: the id of an earlier adapter, "" for none. ``children``: models whose training
-    went on from this one or lies on it. ``pruned``: artifact id → when its bytes were removed, microseconds.
+    went on from this one or lies on it. ``corpora``: what its weights learnt from, by that adapter, and the
+    ``withdrawals`` of it. ``pruned``: artifact id → when its bytes were removed,
+    microseconds, of what was not put back.
     """
 
     lineage: Lineage
@@ -53,6 +56,7 @@ class Story:
     exports: tuple[ArtifactRow, ...]
     deployments: tuple[DeploymentRow, ...]
     incidents: tuple[IncidentRow, ...]
+    corpora: dict[str, str]
     withdrawals: tuple[WithdrawalRow, ...]
     children: tuple[ModelRow, ...]
     pruned: dict[str, int]
@@ -62,6 +66,7 @@ def trace_model(store: Store, model: ModelRow, workspace: Path) -> Story:
     """Raises EvidenceError that names what the store has not."""
     found = trace_lineage(store, model)
     rows = Deployments(store)
+    corpora = list_corpora(store, model)
     summary = found.adapter.summary
     return Story(
         lineage=found,
@@ -72,37 +77,26 @@ def trace_model(store: Store, model: ModelRow, workspace: Path) -> Story:
         exports=tuple(rows.list_children(model.adapter_id, "export")),
         deployments=tuple(d for d in rows.list_deployments() if d.model_id == model.id),
         incidents=tuple(i for i in rows.list_incidents() if i.model_id == model.id),
+        corpora=corpora,
         withdrawals=tuple(
-            w for w in Governance(store).list_withdrawals() if model.corpus_id in w.touched
+            w
+            for w in Governance(store).list_withdrawals()
+            if not corpora.keys().isdisjoint(w.touched)
         ),
         children=tuple(_list_children(store, model)),
-        pruned=rows.list_pruned(),
+        pruned={
+            gone: at
+            for gone, at in rows.list_pruned().items()
+            if (row := store.find_artifact(gone)) is None or not (workspace / row.path).is_dir()
+        },
     )
-
-
-def list_needed(store: Store, model: ModelRow) -> set[str]:
-    """The adapters that a model's training went on from or that it lies on, over any number of steps."""
-    needed: set[str] = set()
-    front = {model.adapter_id}
-    while front:
-        found: set[str] = set()
-        for adapter_id in front:
-            row = store.find_artifact(adapter_id)
-            if row is not None:
-                found |= {str(row.summary.get(k) or "") for k in ("continues", "stacks_on")} - {""}
-        front = found - needed
-        needed |= front
-    return needed
 
 
 def _list_children(store: Store, model: ModelRow) -> list[ModelRow]:
     below = []
     for other in store.list_models():
         row = store.find_artifact(other.adapter_id)
-        if row is not None and model.adapter_id in (
-            row.summary.get("continues"),
-            row.summary.get("stacks_on"),
-        ):
+        if row is not None and model.adapter_id in list_ancestors(row):
             below.append(other)
     return below
 

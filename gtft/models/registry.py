@@ -118,11 +118,14 @@ def check_alias(name: str, models: list[ModelRow]) -> str:
 
 def find_pruned(store: Store, model: ModelRow, workspace: Path) -> int | None:
     """When the model's bytes were removed by a prune, microseconds; None when they were not, or are here again."""
-    at = Deployments(store).list_pruned().get(model.id)
+    rows = Deployments(store)
+    at = rows.list_pruned().get(model.id)
     row = store.find_artifact(model.adapter_id) if at is not None else None
-    if row is not None and (made := workspace / row.path / MANIFEST).is_file():
-        return at if at is not None and made.stat().st_mtime_ns // 1000 <= at else None
-    return at
+    if at is None or row is None or not (made := workspace / row.path / MANIFEST).is_file():
+        return at
+    # One that a stopped prune did not come to; what was made again since is none.
+    left = model.run_id in rows.list_unfinished_prunes()
+    return at if left and made.stat().st_mtime_ns // 1000 <= at else None
 
 
 def set_alias(

@@ -1,9 +1,10 @@
 """What may be removed of models nobody uses, and removing it.
 
-Kept, always: what serves or is being prepared, what rollback goes back to, what an alias or a pin means, and
+Kept, always: what serves or is being prepared, what `rollback --to` goes back to, what an alias or a pin means, and
 the adapters that any of these, or a run that is not done, goes on from. The store keeps every row: a pruned
 model still has its lineage, its eval and its card. The store is told first, then folders go: each is renamed
-aside and then deleted, so that a kill leaves no half artifact under its name, and the next prune goes on.
+aside and then deleted, so that a kill leaves no half artifact under its name, and the next prune goes on. The
+store is told again when all are gone: from then on a folder under that name was put there by somebody.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gtft.artifact import MANIFEST, short_id
-from gtft.errors import EvidenceError, translate_os_error
-from gtft.models.lineage import BASE_FILE, list_needed
+from gtft.artifact import MANIFEST, Artifact, is_alive, short_id
+from gtft.errors import ConflictError, EvidenceError, translate_os_error
+from gtft.models.lineage import BASE_FILE
 from gtft.models.registry import find_pruned
+from gtft.records.ancestry import list_needed
 from gtft.records.deployments import Deployments
 from gtft.records.rows import ArtifactRow, DeploymentRow, ModelRow, Run
 from gtft.records.store import Store
+from gtft.shelf import list_shelf
 
 DAY_US = 86_400 * 1_000_000
 ASIDE = ".pruned-"
@@ -52,7 +55,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Removal:
-    """A model that goes. ``noted``: the store says so already, and a prune that was stopped left these."""
+    """A model that goes, or what is left of one. ``noted``: the store says so already, and a prune was stopped."""
 
     model: ModelRow
     pieces: tuple[Piece, ...]
@@ -83,19 +86,19 @@ def plan_pruning(store: Store, workspace: Path, rules: Rules, *, now_us: int) ->
     gone = {m.id for m in models if find_pruned(store, m, workspace) is not None}
     why = _find_keepers(store, [m for m in models if m.id not in gone], rules, now_us)
     removals: list[Removal] = []
-    pruned = Deployments(store).list_pruned()
+    stopped = Deployments(store).list_unfinished_prunes()
+    exports = list_shelf(workspace / "artifacts", "export").found
     staying = {m.corpus_id for m in models if m.id in why} | _list_unfinished_inputs(store)
     runs = _list_work(store, workspace, models)
     for m in models:
         if m.id in why:
             continue
-        pieces = tuple(
-            p
-            for p in _list_pieces(store, workspace, m, staying if rules.corpora else None)
-            if m.id not in gone or _is_older(workspace / p.path, pruned[m.id])
-        )
-        if pieces or m.id not in gone:
-            removals.append(Removal(m, pieces, noted=m.id in gone))
+        noted = m.id in gone and m.run_id in stopped
+        made = [e for e in exports if m.adapter_id in e.parents]
+        pieces = _list_pieces(store, workspace, m, made, staying if rules.corpora else None)
+        removal = Removal(m, tuple(pieces), noted)
+        if removal.pieces or noted or m.id not in gone:
+            removals.append(removal)
     # What lies on another goes before it: a prune that is stopped leaves no model without what it needs.
     removals.sort(key=lambda r: -len(list_needed(store, r.model)))
     leaving = {p.path for r in removals for p in r.pieces}
@@ -113,19 +116,25 @@ def prune(
 ) -> int:
     """Carry a plan out; returns the bytes that were freed. ``tell`` is called after each folder.
 
-    Raises ConflictError, with nothing of that model removed, when somebody put it to use since the plan.
+    Raises ConflictError, with nothing of that model removed, when somebody put it to use since the plan, and with
+    nothing removed at all while an export is being made.
     """
+    _refuse_while_exporting(workspace)
     freed = 0
     rows = Deployments(store)
+    known = rows.list_pruned().keys()
     for removal in plan.removals:
-        if not removal.noted:
-            sizes = {p.artifact: p.bytes for p in removal.pieces if p.artifact}
+        told = known if removal.noted else ()
+        sizes = {p.artifact: p.bytes for p in removal.pieces if p.artifact not in ("", *told)}
+        if removal.model.id not in known:
             sizes.setdefault(removal.model.id, 0)
+        if sizes:
             text = f"{removal.model.name}: {removal.bytes} bytes in {len(removal.pieces)} folders"
             rows.note_pruned(removal.model, sizes, actor=actor, text=text)
         for piece in removal.pieces:
             freed += _remove(workspace / piece.path, piece)
             tell(piece)
+        rows.finish_prune(removal.model, actor=actor)
     for piece in plan.besides:
         freed += _remove(workspace / piece.path, piece)
         tell(piece)
@@ -174,7 +183,7 @@ def _find_keepers(
 
 
 def _list_before(deployments: list[DeploymentRow]) -> Iterator[tuple[str, str]]:
-    """What served before, where something serves now: rollback goes back to it."""
+    """What served before, where something serves now: ``rollback --to`` goes back to it."""
     for now in deployments:
         if now.state != "active":
             continue
@@ -187,7 +196,10 @@ def _list_before(deployments: list[DeploymentRow]) -> Iterator[tuple[str, str]]:
             and d.model_id != now.model_id
         ]
         if earlier:
-            yield earlier[-1].model_id, f"served {now.role} before: gtft rollback goes back to it"
+            yield (
+                earlier[-1].model_id,
+                f"served {now.role} before: gtft rollback --to goes back to it",
+            )
 
 
 def _list_unfinished(store: Store) -> list[Run]:
@@ -212,12 +224,15 @@ def _strip(name: str) -> str:
 
 
 def _list_pieces(
-    store: Store, workspace: Path, model: ModelRow, staying: set[str] | None
+    store: Store, workspace: Path, model: ModelRow, made: list[Artifact], staying: set[str] | None
 ) -> Iterator[Piece]:
-    """Folders that are there: exports, the work of its run, the adapter; the corpus when nothing else needs it."""
+    """Folders that are there: exports, the work of its run, the adapter; the corpus when nothing else needs it.
+
+    ``made``: its exports on the shelf, those too that the store was not told of."""
     rows: list[ArtifactRow] = Deployments(store).list_children(model.adapter_id, "export")
-    for row in rows:
-        yield from _find_piece(workspace, "export", row.path, row.id)
+    exports = {e.id: str(e.path.relative_to(workspace)) for e in made}
+    for artifact_id, path in sorted((exports | {r.id: r.path for r in rows}).items()):
+        yield from _find_piece(workspace, "export", path, artifact_id)
     yield from _list_work_of(workspace, model.run_id)
     adapter = store.find_artifact(model.adapter_id)
     if adapter is not None:
@@ -282,6 +297,17 @@ def _list_asides(workspace: Path) -> list[Piece]:
     ]
 
 
+def _refuse_while_exporting(workspace: Path) -> None:
+    for path in sorted((workspace / "artifacts").glob(".tmp-export-*")):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdigit() and is_alive(int(pid)):
+            raise ConflictError(
+                "an export is being made",
+                why=f"process {pid} reads an adapter that might go; nothing was removed",
+                fix="wait for it to end, then: gtft model prune",
+            )
+
+
 def _find_piece(workspace: Path, what: str, stored: str, artifact: str = "") -> Iterator[Piece]:
     path = workspace / stored
     if path.is_symlink() or not path.resolve().is_relative_to(workspace.resolve()):
@@ -292,12 +318,6 @@ def _find_piece(workspace: Path, what: str, stored: str, artifact: str = "") -> 
         )
     if path.is_dir():
         yield Piece(what, stored, _measure(path), artifact)
-
-
-def _is_older(path: Path, us: int) -> bool:
-    """Made before that time; what was made again since is not what was pruned."""
-    made = path / MANIFEST if (path / MANIFEST).exists() else path
-    return made.stat().st_mtime_ns // 1000 <= us
 
 
 def _measure(path: Path) -> int:

@@ -1,6 +1,7 @@
 """What becomes of registered models: aliases, statuses, exports, deployments and incidents.
 
-Rows of deployments and incidents are added and never taken away; a deployment that ended says why.
+Rows of deployments and incidents are added and never taken away; a deployment that ended says why, and an incident
+whose session was withdrawn has no item any more.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ STATUSES: Mapping[str, tuple[str, ...]] = {
 # What an event's text says, where it is read again.
 _BEFORE = ", before: "
 _PRUNED_ARTIFACT, _PRUNED_MODEL = "pruned:artifact", "model:pruned"
+_PRUNE_FINISHED = "model:prune-finished"
 
 
 class Deployments:
@@ -69,13 +71,12 @@ class Deployments:
         self, u: Unit, name: str, model: ModelRow, *, actor: str, pin: str = ""
     ) -> str | None:
         """Point a name at a model, in one step; returns the id that it pointed at before. The last one wins, but a pin
-        does not move. Raises ConflictError for that, and for a model that was archived since ``model`` was read."""
+        does not move, and stays where no other is given. Raises ConflictError for that, and for a model that was archived
+        since ``model`` was read."""
         u.note(f"gtft: alias {name} to {model.name} ({actor})", actor)
         if u.has_landed(model.run_id):
             return self._read_before(u, model.run_id)
         self._require_unarchived(u, model)
-        values: dict[str, Any] = {"model_id": model.id, "pin": pin, "actor": actor}
-        values |= {"updated_us": self.store.now_us()}
         where = t.aliases.c.name == name
         found = u.c.execute(sa.select(t.aliases.c.model_id, t.aliases.c.pin).where(where)).first()
         before = None if found is None else str(found.model_id)
@@ -85,6 +86,10 @@ class Deployments:
                 why=f"it holds another model: {found.pin}",
                 fix=f"gtft model alias {name} --drop",
             )
+        # Only dropping the name takes a pin away.
+        pin = pin or (str(found.pin) if found is not None else "")
+        values: dict[str, Any] = {"model_id": model.id, "pin": pin, "actor": actor}
+        values |= {"updated_us": self.store.now_us()}
         if before is None:
             u.c.execute(sa.insert(t.aliases).values(name=name, **values))
         else:
@@ -114,7 +119,7 @@ class Deployments:
     def note_pruned(
         self, u: Unit, model: ModelRow, gone: Mapping[str, int], *, actor: str, text: str
     ) -> None:
-        """Its bytes are gone (artifact id → bytes): it is archived, and its row and lineage stay.
+        """Its bytes are going (artifact id → bytes): it is archived, and its row and lineage stay.
 
         Raises ConflictError when somebody moved it to where it may not be archived.
         """
@@ -136,6 +141,21 @@ class Deployments:
         self._tell(u, model.run_id, _PRUNED_MODEL, actor, text, ())
 
     @as_unit
+    def finish_prune(self, u: Unit, model: ModelRow, *, actor: str) -> None:
+        """All that `note_pruned` named is gone: what stands there from now on was put there again."""
+        u.note(f"gtft: prune of {model.name} finished ({actor})", actor)
+        if not u.has_landed(model.run_id):
+            self._tell(u, model.run_id, _PRUNE_FINISHED, actor, model.name, ())
+
+    @as_unit
+    def list_unfinished_prunes(self, u: Unit) -> set[str]:
+        """The runs of models whose prune was stopped in the middle."""
+        kinds = t.events.c.kind.in_((_PRUNED_MODEL, _PRUNE_FINISHED))
+        query = sa.select(t.events.c.run_id, t.events.c.kind).where(kinds).order_by(t.events.c.seq)
+        last = {str(r.run_id): r.kind for r in u.c.execute(query)}
+        return {run_id for run_id, kind in last.items() if kind == _PRUNED_MODEL}
+
+    @as_unit
     def list_pruned(self, u: Unit) -> dict[str, int]:
         """What is gone by intention: the ids of artifacts, models among them, → when, microseconds."""
         query = sa.select(t.events).where(t.events.c.kind == _PRUNED_ARTIFACT)
@@ -149,16 +169,20 @@ class Deployments:
         row: ArtifactRow,
         parents: tuple[str, ...],
         *,
-        run_id: str,
+        model: ModelRow,
         actor: str,
         text: str,
     ) -> None:
-        """Record what was made from a model (an export) and its figures; one that is there already stays."""
-        u.note(f"gtft: {row.kind} of {run_id} ({actor})", actor)
-        if u.has_landed(run_id):
+        """Record what was made from a model (an export) and its figures; one that is there already stays.
+
+        Raises ConflictError for a model that was archived since ``model`` was read.
+        """
+        u.note(f"gtft: {row.kind} of {model.run_id} ({actor})", actor)
+        if u.has_landed(model.run_id):
             return
+        self._require_unarchived(u, model)
         self.store._add_artifact(u, row, parents)
-        self._tell(u, run_id, f"made:{row.kind}", actor, text, ())
+        self._tell(u, model.run_id, f"made:{row.kind}", actor, text, ())
 
     @as_unit
     def list_children(self, u: Unit, artifact_id: str, kind: str) -> list[ArtifactRow]:
@@ -284,6 +308,21 @@ class Deployments:
         u.c.execute(sa.insert(t.incidents).values(**{**row.__dict__, "item": item}))
         text = f"{row.id}: {row.title}"
         self._tell(u, model.run_id, "incident", row.actor, text, messages)
+
+    @as_unit
+    def set_item(
+        self, u: Unit, row: IncidentRow, item: dict[str, Any] | None, *, actor: str, text: str
+    ) -> None:
+        """Another safety item of an incident, or None: no later eval asks it."""
+        model = self._model(u, row.model_id)
+        u.note(f"gtft: safety item of {row.id} ({actor})", actor)
+        if u.has_landed(model.run_id):
+            return
+        where = t.incidents.c.id == row.id
+        u.c.execute(
+            sa.update(t.incidents).where(where).values(item="" if item is None else _json(item))
+        )
+        self._tell(u, model.run_id, "incident:item", actor, f"{row.id}: {text}", ())
 
     @as_unit
     def list_incidents(self, u: Unit) -> list[IncidentRow]:

@@ -178,7 +178,7 @@ def test_exports_are_the_children_of_an_adapter(store: Store) -> None:
     made = ArtifactRow("sha256:x1", "export", "artifacts/x1", {"format": "gguf"}, store.now_us())
     other = ArtifactRow("sha256:x2", "other", "artifacts/x2", {}, store.now_us())
     for row in (made, other, made):
-        rows.add_artifact(row, (model.adapter_id,), run_id=model.run_id, actor="ann", text="f16")
+        rows.add_artifact(row, (model.adapter_id,), model=model, actor="ann", text="f16")
     assert rows.list_children(model.adapter_id, "export") == [made]
     assert rows.list_children("sha256:none", "export") == []
     assert store.list_parents("sha256:x1") == [model.adapter_id]
@@ -192,6 +192,9 @@ def test_a_pruned_model_is_archived_and_its_row_stays(store: Store, clock: list[
     assert rows.list_pruned() == {model.id: store.now_us(), "sha256:x": store.now_us()}
     assert look(store, model) == replace(model, status="archived")
     assert kinds(store, model)[-1] == "model:pruned"
+    assert rows.list_unfinished_prunes() == {model.run_id}
+    rows.finish_prune(model, actor="ann")
+    assert rows.list_unfinished_prunes() == set() and model.id in rows.list_pruned()
 
 
 @pytest.mark.parametrize("use", ["alias", "deployment"])
@@ -215,7 +218,11 @@ def test_what_was_pruned_in_the_meantime_is_not_put_to_use(store: Store) -> None
         rows.set_alias("w@stable", model, actor="ann")
     with pytest.raises(ConflictError, match="archived in the meantime"):
         rows.start(make_deployment(store, model), model)
+    made = ArtifactRow("sha256:x1", "export", "artifacts/x1", {}, store.now_us())
+    with pytest.raises(ConflictError, match="archived in the meantime"):
+        rows.add_artifact(made, (model.adapter_id,), model=model, actor="ann", text="f16")
     assert (rows.list_aliases(), rows.list_deployments()) == ([], [])
+    assert store.find_artifact(made.id) is None
 
 
 def test_a_pin_that_was_set_in_the_meantime_does_not_move(store: Store) -> None:
@@ -309,6 +316,11 @@ def test_incidents_keep_their_item(store: Store) -> None:
     rows.add_incident(two, model)
     rows.add_incident(one, model, (Message("mail", {}),))
     assert rows.list_incidents() == [one, two]
+    rows.set_item(two, {"id": "y"}, actor="ann", text="an item")
+    rows.set_item(one, None, actor="ann", text="withdrawn")
+    assert [i.item for i in rows.list_incidents()] == [None, {"id": "y"}]
+    told = [e.text for e in store.list_events(model.run_id) if e.kind == "incident:item"]
+    assert told == ["i2: an item", "i1: withdrawn"]
 
 
 # -- the schema

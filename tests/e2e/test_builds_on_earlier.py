@@ -1,4 +1,4 @@
-"""A run that goes on from an earlier adapter, and one that lies on it: through the command line, to the review."""
+"""A run that goes on from an earlier adapter, and one that lies on it: through the command line, to a registered model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     return root, workspace, find_adapter(workspace)
 
 
-def run(root: Path, workspace: Path, *more: str) -> str:
+def call(root: Path, workspace: Path, *argv: str) -> str:
     environ = {**os.environ, "GTFT_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1"}
-    argv = ("run", "mol-gtft-tiny", "--set", "train.max_steps=8", "--quiet", *more)
     done = gtft(*argv, cwd=root, environ=environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run(root: Path, workspace: Path, *more: str) -> str:
+    return call(
+        root, workspace, "run", "mol-gtft-tiny", "--set", "train.max_steps=8", "--quiet", *more
+    )
 
 
 def find_adapter(workspace: Path) -> str:
@@ -50,3 +55,12 @@ def test_the_earlier_adapter_is_a_parent_of_what_is_made(
     folder = workspace / "artifacts" / f"adapter-{made.removeprefix('sha256:')[:12]}"
     assert first in json.loads((folder / "artifact.json").read_text())["parents"]
     assert json.loads((folder / "summary.json").read_text())[key] == first
+    store = open_workspace(workspace).store
+    newest = store.list_runs()[0].id
+    bead = store.find_stage(newest, "eval").bead_id or ""
+    call(root, workspace, "review", "approve", bead, "--as", "gizmo/witness")
+    call(root, workspace, "run", newest, "--quiet")
+    (model,) = (m for m in store.list_models() if m.id == made)
+    assert (model.status, model.run_id) == ("approved", newest)
+    told = json.loads(call(root, workspace, "model", "why", model.name, "--json"))["data"]
+    assert told[key] == first

@@ -287,6 +287,9 @@ class Case:
             store.add_event(RUN, stage, "taken-over", worker, "attempt 2")
         self.seconds += self.durations.get(stage, 0.0)
         parents = tuple(a.id for a in self.made.values())
+        if stage == "train":
+            given = self.summaries.get(stage) or {}
+            parents += tuple(given[k] for k in ("continues", "stacks_on") if k in given)
         kind = {"harvest": "corpus", "train": "adapter", "eval": "eval"}[stage]
         summary = copy.deepcopy(self.summaries.get(stage) or SUMMARIES[stage])
         if stage == "eval" and summary.get("candidates", {}).get("tuned", {}).get("adapter") == "":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from card_case import RUN, WORKER, Case
+from card_case import WORKER, Case
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
@@ -93,7 +93,7 @@ def live_through(case: Case, model: ModelRow) -> None:
     now = store.now_us()
     rows.set_alias("stable", model, actor="mayor", pin="serves the gizmo rig")
     export = ArtifactRow("sha256:" + "ee" * 32, "export", "artifacts/export-x", EXPORT, now)
-    rows.add_artifact(export, (model.adapter_id,), run_id=RUN, actor="mayor", text="gguf-q8_0")
+    rows.add_artifact(export, (model.adapter_id,), model=model, actor="mayor", text="gguf-q8_0")
     Governance(store).add_withdrawal(
         WithdrawalRow("wd-1", "person", "Ada Made-Up", "asked to", "mayor", (model.corpus_id,), now)
     )

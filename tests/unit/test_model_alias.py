@@ -6,13 +6,14 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner, Result
 
+from gtft.artifact import short_id
 from gtft.cli.main import main
 from gtft.errors import ConflictError, EvidenceError, UsageError
 from gtft.models.registry import archive, check_alias, find_model, set_alias, unarchive
 from gtft.records.deployments import Deployments
 from gtft.records.rows import ModelRow
 from gtft.runner.workspace import Workspace
-from models_case import add_model, deploy, find
+from models_case import add_export, add_model, deploy, find
 
 
 def point(ws: Workspace, name: str, model: ModelRow, pin: str = "") -> ModelRow | None:
@@ -75,6 +76,10 @@ def test_a_pin_does_not_move(ws: Workspace) -> None:
     point(ws, "w@audit", first, "cited twice")
     (alias,) = Deployments(ws.store).list_aliases()
     assert (alias.model_id, alias.pin) == (first.id, "cited twice")
+    # Said again without a reason, it is a pin still.
+    point(ws, "w@audit", first)
+    with pytest.raises(ConflictError, match="a pin does not move"):
+        point(ws, "w@audit", second)
 
 
 def test_an_alias_of_a_model_that_the_store_lost_says_so(ws: Workspace) -> None:
@@ -137,6 +142,7 @@ def test_the_command_sets_moves_lists_and_drops(ws: Workspace, call: Callable[..
     assert next((r["alias"], r["model"], r["pin"], r["by"]) for r in rows) == (
         "w@audit", first.name, "cited in May", "gizmo/witness",
     )  # fmt: skip
+    assert "pinned: cited in May" in call("alias", "w@audit", first.name).output
     shown = read(call("show", "w@audit", "--json"))
     assert isinstance(shown, dict) and shown["name"] == first.name
     assert shown["aliases"] == [{"alias": "w@audit", "pin": "cited in May"}]
@@ -166,6 +172,24 @@ def test_what_the_command_refuses(
     done = call(*args)
     assert isinstance(done.exception, error)
     assert Deployments(ws.store).list_aliases() == []
+
+
+def test_show_lists_the_exports_with_what_was_measured(
+    ws: Workspace, call: Callable[..., Result]
+) -> None:
+    model = add_model(ws, 1)
+    add_export(ws, model, "gguf", dtype="q8_0", kl_mean=0.000082, verified=True)
+    bare = add_export(ws, model, "adapter", verified=False)
+    data = read(call("show", model.name, "--json"))
+    assert isinstance(data, dict)
+    assert [(e["format"], e["kl_mean"], e["verified"], e["here"]) for e in data["exports"]] == [
+        ("gguf q8_0", 0.000082, True, True),
+        ("adapter", None, False, True),
+    ]
+    shown = call("show", model.name).output
+    assert "verified, KL 8.2e-05 nats per token" in shown
+    assert f"adapter ({short_id(bare.id)}), not verified" in shown
+    assert str(bare.path) in shown
 
 
 def test_the_archive_by_command(ws: Workspace, call: Callable[..., Result]) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gtft.artifact import read_artifact
 from gtft.cli.main import main
 from gtft.errors import ConflictError, EvidenceError
+from gtft.models.lineage import trace_model
 from gtft.models.registry import archive, find_pruned, set_alias, unarchive
 from gtft.models.retention import Piece, Pruning, Rules, plan_pruning, prune
 from gtft.records.deployments import Deployments
@@ -107,7 +108,7 @@ def test_what_serves_and_what_rollback_goes_back_to_stays(ws: Workspace) -> None
     deploy(ws, second, 2, end="superseded")
     deploy(ws, third, 3)
     assert stays(ws, third) == "live for witness"
-    assert "rollback goes back to it" in stays(ws, second)
+    assert "gtft rollback --to goes back to it" in stays(ws, second)
     assert going(plan(ws)) == [first.name]
     marked = add_model(ws, 4, status="deployed")
     assert stays(ws, marked) == "deployed"
@@ -185,7 +186,7 @@ def test_a_stored_path_that_leads_out_of_the_workspace_is_refused(ws: Workspace)
     model = add_model(ws, 1)
     out = ArtifactRow("sha256:out", "export", "../../elsewhere", {}, 1)
     rows = Deployments(ws.store)
-    rows.add_artifact(out, (model.adapter_id,), run_id=model.run_id, actor="x", text="")
+    rows.add_artifact(out, (model.adapter_id,), model=model, actor="x", text="")
     with pytest.raises(EvidenceError, match="not a folder of this workspace"):
         plan(ws)
 
@@ -235,6 +236,69 @@ def test_an_adapter_that_was_made_again_is_not_taken_for_a_leftover(ws: Workspac
     unarchive(ws.store, find(ws, model), ws.path, actor="ann")
     assert find(ws, model).status == "approved"
     archive(ws.store, find(ws, model), actor="ann")
+
+
+def test_an_adapter_that_was_put_back_with_its_times_is_there_again(ws: Workspace) -> None:
+    model = add_model(ws, 1)
+    row = ws.store.find_artifact(model.adapter_id)
+    assert row is not None
+    shutil.copytree(ws.path / row.path, ws.path / "copy", copy_function=shutil.copy2)
+    carry_out(ws, plan(ws))
+    assert model.id in trace_model(ws.store, model, ws.path).pruned
+    (ws.path / "copy").rename(ws.path / row.path)
+    assert find_pruned(ws.store, model, ws.path) is None
+    assert trace_model(ws.store, model, ws.path).pruned == {}
+    assert going(plan(ws, keep=1)) == []
+    unarchive(ws.store, find(ws, model), ws.path, actor="ann")
+    # It may be pruned again, as any other.
+    assert carry_out(ws, plan(ws)) and find_pruned(ws.store, model, ws.path) is not None
+
+
+def test_a_prune_that_was_stopped_after_its_last_folder_is_finished(ws: Workspace) -> None:
+    model = add_model(ws, 1)
+    Deployments(ws.store).note_pruned(model, {model.id: 1}, actor="ann", text="")
+    (left,) = plan(ws).removals
+    assert left.noted and [p.what for p in left.pieces] == ["checkpoints", "adapter"]
+    for piece in left.pieces:
+        shutil.rmtree(ws.path / piece.path)
+    (left,) = plan(ws).removals
+    assert left.noted and left.pieces == ()
+    carry_out(ws, plan(ws))
+    assert plan(ws) == Pruning((), (), ())
+
+
+def test_a_corpus_that_goes_later_is_noted_too(ws: Workspace) -> None:
+    model = add_model(ws, 1)
+    carry_out(ws, plan(ws))
+    pruned_us = find_pruned(ws.store, model, ws.path)
+    (removal,) = plan(ws, corpora=1).removals
+    assert [p.what for p in removal.pieces] == ["corpus"] and not removal.noted
+    assert carry_out(ws, plan(ws, corpora=1)) == removal.bytes > 0
+    assert model.corpus_id in Deployments(ws.store).list_pruned()
+    assert find_pruned(ws.store, model, ws.path) == pruned_us
+    assert not [f for f in examine(ws.path, ws.path, {}) if "corpus" in f.about]
+
+
+def test_a_prune_waits_for_an_export_and_takes_what_an_export_left(ws: Workspace) -> None:
+    model = add_model(ws, 1)
+    made = plan(ws)
+    going_on = ws.artifacts / f".tmp-export-{os.getpid()}"
+    going_on.mkdir()
+    with pytest.raises(ConflictError, match="an export is being made"):
+        carry_out(ws, made)
+    assert all((ws.path / p.path).is_dir() for p in made.removals[0].pieces)
+    # Of one that was killed.
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    going_on.rename(ws.artifacts / f".tmp-export-{ended.pid}")
+    carry_out(ws, made)
+    with pytest.raises(ConflictError, match="archived in the meantime"):
+        add_export(ws, model)
+    (left,) = ws.artifacts.glob("export-*")
+    (removal,) = plan(ws).removals
+    assert [p.what for p in removal.pieces] == ["export"]
+    carry_out(ws, plan(ws))
+    assert not left.exists() and plan(ws) == Pruning((), (), ())
 
 
 KILLED = """

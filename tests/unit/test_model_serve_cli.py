@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,10 @@ from click.testing import CliRunner
 from gtft.cli.main import main
 from gtft.cli.model_serve import describe
 from gtft.errors import GtftError
+from gtft.records.deployments import Deployments
 from gtft.runner.serving import Listening
+from gtft.runner.workspace import open_workspace
+from models_case import add_model
 
 
 def test_four_kinds_of_clients_are_told_how() -> None:
@@ -28,6 +32,24 @@ def test_a_token_is_named_and_not_shown() -> None:
     text = describe(Listening("https://town.example/v1", ("witness-1",), True))
     assert "OPENAI_API_KEY=$GTFT_SERVE_TOKEN" in text
     assert "{env:GTFT_SERVE_TOKEN}" in text
+
+
+def test_a_model_is_served_with_its_aliases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws = open_workspace(tmp_path / "ws")
+    first, second = add_model(ws, 1), add_model(ws, 2)
+    for name, model in (("w@stable", first), ("audit", first), ("w@next", second)):
+        Deployments(ws.store).set_alias(name, model, actor="ann")
+    asked: list[Any] = []
+    monkeypatch.setattr("gtft.cli.model_serve.serve_here", lambda *a: asked.append(a[3]) or 0)
+    args = ["--workspace", str(ws.path), "model", "serve", "w@stable", "w@next"]
+    assert CliRunner().invoke(main, args).exit_code == 0
+    told = [(m["name"], m["role"], m["aliases"]) for m in asked[0]["models"]]
+    assert told == [
+        (first.name, "witness", ["audit", "w@stable"]),
+        (second.name, "witness", ["w@next"]),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from governance_case import KEY, make_corpus, make_example
-from gtft.artifact import stage_artifact
+from gtft.artifact import short_id, stage_artifact
 from gtft.cli.main import main
 from gtft.corpus.example import Example
 from gtft.corpus.governance.held import MOST_SHOWN, find_held
 from gtft.corpus.governance.withdrawal import KEY_FILE, Withdrawals, make_withdrawal
 from gtft.corpus.redaction.redactor import load_key
 from gtft.errors import ConflictError, EvidenceError, UsageError
-from gtft.models.lineage import list_needed, trace_model
+from gtft.models.lineage import trace_model
 from gtft.models.registry import set_alias
+from gtft.records.ancestry import list_corpora, list_needed
 from gtft.records.deployments import Deployments
 from gtft.records.governance import Governance, make_withdrawal_id
 from gtft.records.rows import ConsentRow, IncidentRow, ModelRow, WithdrawalRow
+from gtft.runner.deployment_gates import check_withdrawals
 from gtft.runner.workspace import Workspace
 from models_case import add_export, add_model, deploy
 
@@ -79,6 +81,39 @@ def test_what_a_model_needs_is_followed_to_the_first_even_in_a_circle(ws: Worksp
     assert third.adapter_id in list_needed(ws.store, third)
 
 
+def test_a_withdrawal_reaches_every_model_that_goes_on_from_its_corpus(
+    ws: Workspace, call: Callable[..., Result]
+) -> None:
+    first = add_model(ws, 1)
+    second = add_model(ws, 2, summary={"continues": first.adapter_id})
+    third = add_model(ws, 3, summary={"stacks_on": second.adapter_id})
+    other = add_model(ws, 4)
+    rows = Governance(ws.store)
+    rows.add_withdrawal(
+        WithdrawalRow("w1", "rig", "gizmo", "", "ann", (first.corpus_id,), ws.store.now_us())
+    )
+    assert list_corpora(ws.store, third) == {
+        m.corpus_id: m.adapter_id for m in (first, second, third)
+    }
+    assert next(iter(list_corpora(ws.store, third))) == third.corpus_id
+    for model in (first, second, third):
+        gate = check_withdrawals(ws, model, "")
+        assert not gate.met and (short_id(first.id) in gate.told) == (model != first)
+        assert [w.id for w in trace_model(ws.store, model, ws.path).withdrawals] == ["w1"]
+        assert "some of what it was trained on" in show(ws, "show", model.name)
+        assert "withdrawn    one rig" in call(model.name).output
+    assert check_withdrawals(ws, other, "").met
+    assert trace_model(ws.store, other, ws.path).withdrawals == ()
+    assert show(ws, "list").count("holds withdrawn data") == 3
+    assert {m.id for m in rows.list_made_from([first.corpus_id])[1]} == {
+        first.id, second.id, third.id,
+    }  # fmt: skip
+
+
+def show(ws: Workspace, *args: str) -> str:
+    return CliRunner().invoke(main, ["--workspace", str(ws.path), "model", *args]).output
+
+
 def test_a_base_file_that_is_no_json_is_named(ws: Workspace) -> None:
     model = add_model(ws, 1)
     row = ws.store.find_artifact(model.adapter_id)
@@ -94,9 +129,17 @@ def test_the_command_tells_it_for_people_and_programs(
     model = add_model(ws, 1)
     later = add_model(ws, 2, summary={"continues": model.adapter_id})
     add_export(ws, model)
+    add_export(ws, model, "merged", verified=True)
     deploy(ws, model, 1, rig="gizmo")
     shown = call(model.name).output
-    for word in (model.run_id, model.corpus_id, "ab" * 32, "gguf", "live for witness of gizmo"):
+    for word in (
+        model.run_id,
+        model.corpus_id,
+        "ab" * 32,
+        "gguf, not verified",
+        "merged, verified",
+        "live for witness of gizmo",
+    ):
         assert word in shown
     data = read(call(model.name, "--json"))
     assert data["continued_by"] == [later.name]
@@ -187,6 +230,32 @@ def test_the_command_says_yes_from_where_with_whose_consent_and_what_since(
     assert "yes: " in shown and "revoked since" in shown and "not unlearned" in shown
     assert "not trained on" in call(model.name, "--example", "s99").output
     assert "no: the corpus" in call(model.name, "--example", "hb-2").output
+
+
+def test_an_example_is_looked_for_in_what_an_earlier_adapter_was_trained_on(
+    ws: Workspace, call: Callable[..., Result]
+) -> None:
+    first = trained_on(ws, make_example(1, bead="gz-1"))
+    corpus = make_corpus(ws.artifacts, [make_example(2, bead="gz-2")], [make_example(99)])
+    model = add_model(ws, 2, summary={"continues": first.adapter_id}, corpus_artifact=corpus)
+    data = read(call(model.name, "--example", "gz-1", "--json"))
+    (example,) = data["examples"]  # type: ignore[misc]
+    assert data["trained_on"] == 1 and data["looked_in"] == [model.corpus_id, first.corpus_id]
+    assert (example["corpus"], example["through"]) == (first.corpus_id, first.adapter_id)
+    assert (
+        f"the earlier adapter {short_id(first.id)}" in call(model.name, "--example", "gz-1").output
+    )
+    assert "through" not in call(model.name, "--example", "gz-2").output
+    assert "none of the 2 corpora" in call(model.name, "--example", "gz-3").output
+    # "No" is not said where one could not be looked in.
+    row = ws.store.find_artifact(first.corpus_id)
+    assert row is not None
+    (ws.path / row.path).rename(ws.path / "away")
+    assert (
+        f"not looked in: corpus {short_id(row.id)}" in call(model.name, "--example", "gz-2").output
+    )
+    done = call(model.name, "--example", "gz-3")
+    assert isinstance(done.exception, ConflictError) and short_id(row.id) in done.exception.what
 
 
 def test_a_corpus_that_is_not_on_the_disk_says_so(

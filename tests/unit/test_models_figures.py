@@ -187,6 +187,18 @@ def test_a_name_with_dots_is_a_key_not_a_path() -> None:
     assert read_corpus(make_row({**CORPUS, "by_rig": {"a.b": 240}})).by_rig == {"a.b": 240}
 
 
+@pytest.mark.parametrize("key", ["continues", "stacks_on"])
+def test_an_adapter_that_builds_on_an_earlier_one_gets_a_card(tmp_path: Path, key: str) -> None:
+    earlier = "sha256:" + "ee" * 32
+    case = Case(tmp_path, summaries={"train": {**ADAPTER, key: earlier}})
+    store = case.fill()
+    assert getattr(gather_figures(store, RUN).adapter, key) == earlier
+    with open_sqlite(tmp_path / "gtft.db").connect() as c, c.begin():
+        c.execute(sa.delete(tables.lineage).where(tables.lineage.c.parent == earlier))
+    with pytest.raises(EvidenceError, match="not made from this run"):
+        gather_figures(store, RUN)
+
+
 def test_a_missing_figure_stops_the_card(tmp_path: Path) -> None:
     case = Case(tmp_path, summaries={"train": without(ADAPTER, "loss.first")})
     with pytest.raises(EvidenceError, match=r"has no loss\.first"):
