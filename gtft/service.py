@@ -2,7 +2,8 @@
 
 ``routes.json`` is written by whoever deploys and followed by the server: which model answers for which role.
 ``address.json`` is written by the server while it runs. ``answers/<deployment>.jsonl`` takes one line an answer,
-from the server and from the shadow worker; it is only ever appended to. ``preferences/<deployment>.jsonl`` holds what
+from the server and from the shadow worker; it is appended to, and lines go only when what they tell was withdrawn
+(`gtft corpus forget`) or cannot be read (`gtft doctor --fix`). ``preferences/<deployment>.jsonl`` holds what
 the shadow worker saw the model do worse than the agent, for the next harvest.
 """
 
@@ -12,13 +13,14 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gtft.artifact import is_alive, write_json
+from gtft.artifact import is_alive, write_file, write_json
 from gtft.errors import InputError, translate_os_error
 
 FOLDER = "service"
@@ -27,6 +29,7 @@ ADDRESS_FILE = "address.json"
 ANSWERS_FOLDER = "answers"
 PREFERENCES_FOLDER = "preferences"
 MOST_LINE = 1 << 20
+MEND = "gtft doctor --fix"
 
 Mode = Literal["shadow", "advise", "live"]
 MODES: tuple[Mode, ...] = ("shadow", "advise", "live")
@@ -117,6 +120,9 @@ class AnswerLine(_Frozen):
     prompt_tokens: int = Field(0, ge=0)
 
 
+_ANSWER_FIELDS = set(AnswerLine.model_fields)
+
+
 def read_routes(workspace: Path) -> Routes:
     """Raises InputError when the file is not what gtft writes."""
     return _read(workspace / FOLDER / ROUTES_FILE, Routes) or Routes()
@@ -160,19 +166,45 @@ def add_answer(workspace: Path, line: AnswerLine) -> None:
         cut = line.model_copy(update={"output": line.output[: MOST_LINE // 8]})
         data = cut.model_dump_json().encode() + b"\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with _hold(path) as fd:
             end = _find_end(fd)
             os.ftruncate(fd, end)
             if os.write(fd, data) != len(data):
                 os.ftruncate(fd, end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(fd)
     except OSError as e:
         raise translate_os_error(e, "recording an answer") from e
+
+
+@contextmanager
+def _hold(path: Path) -> Iterator[int]:
+    """The file, ours alone until the kernel drops the lock with us; one that was replaced meanwhile is opened again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                yield fd
+                return
+        finally:
+            os.close(fd)
+
+
+def drop_lines(path: Path, keep: Callable[[bytes], bool]) -> list[bytes]:
+    """Take the lines that ``keep`` refuses out of a file of answers or preferences, and return them. A crash leaves the
+    old file or the new one; who appends meanwhile waits. Raises DiskFull or InputError."""
+    try:
+        with _hold(path), path.open("rb") as f:
+            kept: list[bytes] = []
+            gone: list[bytes] = []
+            for data in f:
+                (kept if keep(data) else gone).append(data)
+            if gone:
+                write_file(path, b"".join(kept), mode=0o600)
+    except OSError as e:
+        raise translate_os_error(e, f"rewriting {path.name}") from e
+    return gone
 
 
 def _find_end(fd: int) -> int:
@@ -205,11 +237,33 @@ def read_answers(workspace: Path, deployment: str) -> Iterator[AnswerLine]:
             if not data.endswith(b"\n"):
                 return
             try:
-                yield AnswerLine.model_validate_json(data)
+                line = AnswerLine.model_validate_json(data)
             except ValidationError as e:
-                raise InputError(
-                    f"{path}:{n} is not an answer", why=str(e.errors()[0]["msg"]), fix="gtft doctor"
-                ) from e
+                why = str(e.errors()[0]["msg"])
+                raise InputError(f"{path}:{n} is not an answer", why=why, fix=MEND) from e
+            # There are many: they share what is the same of all, most of what each would hold.
+            yield AnswerLine.model_construct(_fields_set=_ANSWER_FIELDS, **line.__dict__)
+
+
+def find_damage(path: Path) -> tuple[int, int, bool]:
+    """Of a file of answers: how many whole lines are none, the number of the first, and whether the last was cut off by
+    a crash (the next answer takes its place)."""
+    bad, first, torn = 0, 0, False
+    with path.open("rb") as f:
+        for n, data in enumerate(f, 1):
+            torn = not data.endswith(b"\n")
+            if not torn and not is_answer(data):
+                bad, first = bad + 1, first or n
+    return bad, first, torn
+
+
+def is_answer(data: bytes) -> bool:
+    """Whether a line can be read by `read_answers`."""
+    try:
+        AnswerLine.model_validate_json(data)
+    except ValidationError:
+        return False
+    return True
 
 
 def _write(path: Path, value: BaseModel) -> None:

@@ -148,7 +148,12 @@ def serve(
     sock = open_socket("127.0.0.1", 0)
     port = sock.getsockname()[1]
     keys = itertools.count()
-    desk = Desk(now=time.time, clock=time.monotonic, make_key=lambda: f"k{next(keys)}x")
+    desk = Desk(
+        now=time.time,
+        clock=time.monotonic,
+        make_key=lambda: f"k{next(keys)}x",
+        make_seed=itertools.count(1).__next__,
+    )
     desk.engine = engine
     admitted: list[Route] = []
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gtft.serving.access import Access
 from gtft.serving.chat import Chat
-from gtft.serving.desk import Desk, Visit, ask_by_name, read_object, say, write_refusal
+from gtft.serving.desk import Desk, Visit, ask_by_name, find_name, read_object, say, write_refusal
 from gtft.serving.engine import Served
 from gtft.serving.gateway import Gateway
 from gtft.serving.messages import Messages
@@ -45,7 +45,7 @@ def make_app(desk: Desk, gateway: Gateway, bounds: Bounds, token: str = "") -> A
             desk.find_engine()
             question = tongue.read(read_object(await v.read_body()), bounds)
             engine = await v.wait(gateway.find_engine(question.ask.model))
-            return await v.answer(engine, ask_by_name(question, engine))
+            return await v.answer(engine, ask_by_name(question, engine, desk.make_seed))
 
         return visit(tongue, act)
 
@@ -53,7 +53,7 @@ def make_app(desk: Desk, gateway: Gateway, bounds: Bounds, token: str = "") -> A
         desk.find_engine()
         question = MESSAGES.read(read_object(await v.read_body()), bounds)
         engine = await v.wait(gateway.find_engine(question.ask.model))
-        found = ask_by_name(question, engine)
+        found = ask_by_name(question, engine, desk.make_seed)
         return v.say_count(await v.wait(engine.count_tokens(found.ask)))
 
     def list_models(request: Request) -> Response:
@@ -64,6 +64,7 @@ def make_app(desk: Desk, gateway: Gateway, bounds: Bounds, token: str = "") -> A
         wanted = request.path_params.get("model")
         if wanted is None:
             return say(_write_models(found))
+        wanted = find_name(wanted, found)
         for model in found:
             if wanted == model.name or wanted in model.aliases:
                 return say(_write_model(model))
@@ -131,7 +132,12 @@ def make_app(desk: Desk, gateway: Gateway, bounds: Bounds, token: str = "") -> A
     faults: dict[Any, Any] = {HTTPException: _tell_missing, Exception: _tell_bug}
     app = Starlette(routes=paths, exception_handlers=faults)
     app.router.redirect_slashes = False
-    return Access(app, token=token, refuse=_refuse)
+
+    def deny(request: Request, status: int, why: str) -> Response:
+        desk.metrics.count("gtft_denied_total", status=str(status))
+        return _refuse(request, status, why)
+
+    return Access(app, token=token, refuse=deny)
 
 
 def _plain(tell: Callable[[Request], Response]) -> Endpoint:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gtft.serving.engine import Ask, End, Token
-from gtft.serving.question import Bounds, Question, Refused, Stream, Whole, describe
+from gtft.serving.question import Bounds, Question, Refused, Stream, Whole, describe, read_stop
 from gtft.serving.speech import Called, Parter, Piece, Said, part
 
 _TOP = 20
@@ -133,12 +133,13 @@ class Chat:
             temperature=asked.temperature or 0.0,
             top_p=asked.top_p or 1.0,
             seed=asked.seed or 0,
-            stop=tuple(s for s in stop if s),
+            stop=read_stop(stop),
             top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         )
         metadata = {**(asked.metadata or {}), **({"user_id": asked.user} if asked.user else {})}
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return Question(ask, bool(asked.stream), metadata, must, usage)
+        seeded = asked.seed is not None
+        return Question(ask, bool(asked.stream), metadata, must, usage, seeded=seeded)
 
     def write(self, question: Question, whole: Whole, key: str, at: int) -> dict[str, Any]:
         said, calls, _ = part(whole.end.text)

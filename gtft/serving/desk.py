@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gtft.serving.engine import Busy, End, Engine, Token, Unanswerable
+from gtft.serving.engine import Busy, End, Engine, Served, Token, Unanswerable
 from gtft.serving.metrics import Metrics
 from gtft.serving.question import Question, Refused, Stream, Tongue, Whole, collect, replay
 
@@ -33,7 +33,8 @@ class Gone(Exception):
 
 
 class Desk:
-    """What all requests share. ``engine`` is None while models are loaded. ``make_key``: letters that no two answers share.
+    """What all requests share. ``engine`` is None while models are loaded. ``make_key``: letters that no two answers share;
+    ``make_seed``: a number to draw an answer with.
 
     ``now``: seconds since 1970; ``clock``: seconds that only go up.
     """
@@ -44,11 +45,13 @@ class Desk:
         now: Callable[[], float],
         clock: Callable[[], float],
         make_key: Callable[[], str],
+        make_seed: Callable[[], int],
     ) -> None:
         self.engine: Engine | None = None
         self.closing = False
         self.metrics = Metrics()
-        self.now, self.clock, self.make_key = now, clock, make_key
+        self.now, self.clock = now, clock
+        self.make_key, self.make_seed = make_key, make_seed
         self.in_flight = 0
         self.held = 0
 
@@ -306,11 +309,21 @@ def check_end(end: End) -> None:
         raise Refused(*found)
 
 
-def ask_by_name(question: Question, engine: Engine) -> Question:
-    """The question, to the first model when it names none."""
-    models = engine.list_models()
-    name = question.ask.model or (models[0].name if models else "")
-    return replace(question, ask=replace(question.ask, model=name))
+def ask_by_name(question: Question, engine: Engine, make_seed: Callable[[], int]) -> Question:
+    """The question as it is put to the model that it means, with a seed of its own where it brings none."""
+    name = find_name(question.ask.model, engine.list_models())
+    seed = question.ask.seed if question.seeded else make_seed()
+    return replace(question, ask=replace(question.ask, model=name, seed=seed))
+
+
+def find_name(asked: str, models: Sequence[Served]) -> str:
+    """The name of the model that is meant: the first where none is named; the only one of a role by its role."""
+    if not asked:
+        return models[0].name if models else ""
+    if any(asked in (m.name, *m.aliases) for m in models):
+        return asked
+    of_role = [m.name for m in models if m.role == asked]
+    return of_role[0] if len(of_role) == 1 else asked
 
 
 def _find_fault(end: End) -> tuple[int, str] | None:

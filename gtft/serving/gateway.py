@@ -22,11 +22,11 @@ from gtft.errors import GtftError
 from gtft.evals.checks.abstain import declines, escalates
 from gtft.service import AnswerLine, Route, Why, add_answer, stays_with_previous
 from gtft.serving.desk import Desk, Visit, check_end, read_object, read_refusal
-from gtft.serving.engine import Busy, End, Engine, Unanswerable
+from gtft.serving.engine import Busy, Engine, Unanswerable
+from gtft.serving.fault import find_fault
 from gtft.serving.previous import Previous
 from gtft.serving.question import Bounds, Question, Refused, Tongue, Whole, collect
 from gtft.serving.routes import RoutesFile
-from gtft.serving.speech import part
 from gtft.serving.subject import find_bead, find_session
 
 # Of a request that may be passed on: as much as the largest that agents send.
@@ -110,14 +110,12 @@ class Gateway:
         body = await visit.read_body(MOST_PASSED)
         if route.mode != "live":
             return await self._pass_on(visit, route, path, body)
-        try:
-            question = self._read(visit.tongue, read_object(body), route)
-            engine = await self._find_engine(route)
-            return visit.say_count(await visit.wait(engine.count_tokens(question.ask)))
-        except (Refused, Unanswerable, Busy):
-            if route.fallback is None:
-                raise
-            return await self._pass_on(visit, route, path, body)
+        counted = await visit.wait(self._try_count(visit.tongue, body, route))
+        if isinstance(counted, int):
+            return visit.say_count(counted)
+        if route.fallback is None and counted.refusal is not None:
+            raise counted.refusal
+        return await self._pass_on(visit, route, path, body)
 
     async def find_engine(self, model: str) -> Engine:
         """The engine, with the model of that name in it where a route names one that is not served yet. Raises Refused."""
@@ -144,24 +142,31 @@ class Gateway:
                 engine = await self._find_engine(route)
                 whole = await collect(engine.answer(question.ask))
             check_end(whole.end)
-        except (Refused, Unanswerable, Busy) as e:
-            status, text, after = read_refusal(e)
-            why: Why = "timeout" if status == 504 else "error"
-            cause = "busy" if isinstance(e, Busy) else why
-            return Tried(why, cause, question, None, Refused(status, text, after=after))
-        except TimeoutError:
-            late = Refused(504, "no answer within the time limit")
-            return Tried("timeout", "timeout", question, None, late)
-        except Exception as e:
-            # A bug of ours is no reason for a role to stand still while somebody else can answer.
-            logging.getLogger(__name__).error("a bug in gtft: %s", type(e).__name__, exc_info=e)
-            bug = Refused(500, f"a bug in gtft ({type(e).__name__})")
-            return Tried("error", "bug", question, None, bug)
-        if fault := _find_fault(question, whole.end):
+        except Exception as e:  # noqa: BLE001
+            return replace(_read_failure(e), question=question)
+        end = whole.end
+        fault = find_fault(
+            end.text,
+            end.finish,
+            end.tokens,
+            offered={t["function"]["name"] for t in question.ask.tools},
+            wanted=question.wanted,
+            must_call=question.must_call,
+        )
+        if fault:
             return Tried("error", "damaged", question, whole, Refused(500, fault))
-        if declines(whole.end.text):
+        if declines(end.text):
             return Tried("abstained", "abstained", question, whole)
         return Tried(question=question, whole=whole)
+
+    async def _try_count(self, tongue: Tongue, body: bytes, route: Route) -> int | Tried:
+        try:
+            question = self._read(tongue, read_object(body), route)
+            async with asyncio.timeout(route.seconds + _GRACE_S):
+                engine = await self._find_engine(route)
+                return await engine.count_tokens(question.ask)
+        except Exception as e:  # noqa: BLE001
+            return _read_failure(e)
 
     async def _find_engine(self, route: Route) -> Engine:
         """The engine, with the route's model in it. Raises Refused."""
@@ -238,16 +243,15 @@ class Gateway:
             logging.getLogger(__name__).warning("an answer was not recorded: %s", e.what)
 
 
-def _find_fault(question: Question, end: End) -> str:
-    """Why an agent could do nothing with an answer; "" when it can."""
-    said, calls, damaged = part(end.text)
-    offered = {t["function"]["name"] for t in question.ask.tools}
-    if damaged:
-        return "the model's call of a tool is damaged"
-    if any(c.name not in offered for c in calls):
-        return "the model calls a tool that was not offered"
-    if question.must_call and not calls:
-        return "the model calls no tool, where one was asked for"
-    if end.finish == "length" and end.tokens < question.wanted:
-        return "the model's answer does not come to an end"
-    return "" if said or calls else "the model's answer is empty"
+def _read_failure(error: Exception) -> Tried:
+    """A bug of ours, too: it is no reason for a role to stand still while somebody else can answer."""
+    if isinstance(error, TimeoutError):
+        return Tried("timeout", "timeout", refusal=Refused(504, "no answer within the time limit"))
+    if isinstance(error, (Refused, Unanswerable, Busy)):
+        status, text, after = read_refusal(error)
+        why: Why = "timeout" if status == 504 else "error"
+        cause = "busy" if isinstance(error, Busy) else why
+        return Tried(why, cause, refusal=Refused(status, text, after=after))
+    name = type(error).__name__
+    logging.getLogger(__name__).error("a bug in gtft: %s", name, exc_info=error)
+    return Tried("error", "bug", refusal=Refused(500, f"a bug in gtft ({name})"))

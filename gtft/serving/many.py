@@ -54,11 +54,15 @@ class ManyEngines:
         return "; ".join(found)
 
     async def add_model(self, wanted: Wanted) -> None:
-        """Answer with another model from now on, on a base that is in memory. Raises UsageError when there is none,
-        EvidenceError for files that are not those of the record."""
+        """Answer with another model from now on, on a base that is in memory. Raises UsageError when there is none or when
+        its name is another's, EvidenceError for files that are not those of the record."""
         if self._places is None:
             raise UsageError("models cannot be added here", why="another server answers for us")
         one = await asyncio.to_thread(check_wanted, wanted, self._places)
+        others = [m for m in self.list_models() if m.id != one.artifact.id]
+        taken = {n for m in others for n in (m.name, *m.aliases)}
+        if both := taken.intersection((wanted.name, *wanted.aliases)):
+            raise _refuse_names(sorted(both))
         refused: UsageError | None = None
         for engine in self._engines:
             if isinstance(engine, LocalEngine):
@@ -102,11 +106,7 @@ def load_engines(
     """
     names = [n for w in wanted for n in (w.name, *w.aliases)]
     if not wanted or len(set(names)) < len(names) or BASE in names:
-        raise UsageError(
-            "these models cannot be served together",
-            why=f"every model needs a name of its own, and {BASE} is the base's: {', '.join(names) or 'none given'}",
-            fix="gtft model list",
-        )
+        raise _refuse_names(names)
     groups = group_wanted([check_wanted(w, places) for w in wanted])
     folders = [find_folder(group[0], places) for group in groups]
     check_memory([(f, g[0]) for f, g in zip(folders, groups, strict=True)], budget * len(groups))
@@ -116,3 +116,11 @@ def load_engines(
         base = BASE if not engines else f"{BASE}:{adapters.record.name}"
         engines.append(LocalEngine(adapters, base=base, queue=queue, rows=rows, budget=budget))
     return ManyEngines(engines, places)
+
+
+def _refuse_names(names: Sequence[str]) -> UsageError:
+    return UsageError(
+        "these models cannot be served together",
+        why=f"every model needs a name of its own, and {BASE} is the base's: {', '.join(names) or 'none given'}",
+        fix="gtft model list",
+    )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gtft.serving.engine import Ask, End, Token
-from gtft.serving.question import Bounds, Question, Refused, Stream, Whole, describe
+from gtft.serving.question import Bounds, Question, Refused, Stream, Whole, describe, read_stop
 from gtft.serving.speech import Called, Parter, Piece, Said, part
 
 _KINDS = {
@@ -68,6 +68,10 @@ class _Metadata(_Read):
     bead: str | None = None
 
 
+class _OutputConfig(_Read):
+    format: dict[str, Any] | None = None
+
+
 class _Asked(_Read):
     model: str = ""
     messages: Annotated[tuple[_Message, ...], Field(min_length=1)]
@@ -81,6 +85,9 @@ class _Asked(_Read):
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     metadata: _Metadata | None = None
+    output_config: _OutputConfig | None = None
+    # The same, as it was called first.
+    output_format: dict[str, Any] | None = None
 
 
 class Messages:
@@ -94,6 +101,7 @@ class Messages:
         except (ValidationError, RecursionError) as e:
             why = describe(e) if isinstance(e, ValidationError) else "nested too deeply"
             raise Refused(400, why) from e
+        _refuse_what_is_not_done(asked)
         tools, must = _read_tools(asked)
         system = _read_text(asked.system, "system") if asked.system else ""
         messages = [{"role": "system", "content": system}] if system else []
@@ -110,7 +118,7 @@ class Messages:
             seconds=bounds.seconds,
             temperature=asked.temperature or 0.0,
             top_p=asked.top_p or 1.0,
-            stop=tuple(s for s in asked.stop_sequences or () if s),
+            stop=read_stop(asked.stop_sequences or ()),
         )
         told = asked.metadata.model_dump(exclude_none=True) if asked.metadata else {}
         return Question(ask, bool(asked.stream), told, must)
@@ -194,6 +202,20 @@ class _MessageStream:
 
 def _text(piece: Said) -> str:
     return piece.text
+
+
+def _refuse_what_is_not_done(asked: _Asked) -> None:
+    if asked.output_format or (asked.output_config and asked.output_config.format):
+        raise Refused(
+            400,
+            "output_config.format: what is generated is not constrained here: ask for JSON in the prompt",
+        )
+    # Where tokens are only counted, there is nothing to go on with.
+    if asked.max_tokens is not None and asked.messages[-1].role == "assistant":
+        raise Refused(
+            400,
+            "messages: the last one is the assistant's, and an answer that is begun is not gone on with here",
+        )
 
 
 def _read_tools(asked: _Asked) -> tuple[list[dict[str, Any]], bool]:

@@ -12,7 +12,8 @@ BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _COUNTERS = {
     "gtft_requests_total": "Requests by protocol and outcome.",
     "gtft_tokens_total": "Tokens read (prompt) and written (answer).",
-    "gtft_fallbacks_total": "Requests of a role that the previous agent answered, by cause.",
+    "gtft_fallbacks_total": "Requests of a role that the model did not answer, by cause: the previous agent is asked, where there is one.",
+    "gtft_denied_total": "Requests that were not let in, by status.",
     "gtft_answers_not_recorded_total": "Answers of a role that could not be written down.",
 }
 _GAUGES = {

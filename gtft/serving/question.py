@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from gtft.serving.engine import Ask, End, Token
+
+_MOST_STOPS, _LONGEST_STOP = 16, 256
 
 
 class Refused(Exception):
@@ -33,7 +35,8 @@ class Bounds:
 class Question:
     """A request in any protocol. ``metadata``: what the client says about itself, for finding bead and session.
     ``must_call``: it asked for a call of a tool; nothing can force a model to make one. ``wanted``: the tokens that
-    it would take, where a role's answer may have fewer. ``echo``: what the answer repeats of the request."""
+    it would take, where a role's answer may have fewer. ``echo``: what the answer repeats of the request. ``seeded``: it
+    says how to draw; else no two answers need be alike."""
 
     ask: Ask
     stream: bool
@@ -42,6 +45,7 @@ class Question:
     include_usage: bool = False
     wanted: int = 0
     echo: Mapping[str, Any] = field(default_factory=dict)
+    seeded: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,16 @@ async def replay(whole: Whole) -> AsyncIterator[Token | End]:
     for token in whole.tokens:
         yield token
     yield whole.end
+
+
+def read_stop(stop: Iterable[str]) -> tuple[str, ...]:
+    """The strings that end an answer. Raises Refused for more than a token can be compared with."""
+    found = tuple(s for s in stop if s)
+    if len(found) > _MOST_STOPS or any(len(s) > _LONGEST_STOP for s in found):
+        raise Refused(
+            400, f"stop: at most {_MOST_STOPS} strings of {_LONGEST_STOP} characters each"
+        )
+    return found
 
 
 def describe(error: ValidationError) -> str:

@@ -10,11 +10,11 @@ _LONGEST_BREAK = 3
 
 
 class Cutter:
-    """What may be told of a text that grows. What it returns, put together, is the text, stripped, up to its first stop
-    string. ``stopped_by``: that one, "" while none was found."""
+    """What may be told of a text that grows. What it returns, put together, is the text, stripped, up to the first of
+    ``stop``. ``stopped_by``: that one, "" while none was found."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._stop = [s for s in stop if s]
+        self.stop = [s for s in stop if s]
         self._held = ""
         self._begun = False
         self.stopped_by = ""
@@ -23,11 +23,11 @@ class Cutter:
         if self.stopped_by:
             return ""
         self._held += new
-        found = [(at, s) for s in self._stop if (at := self._held.find(s)) >= 0]
+        found = [(at, s) for s in self.stop if (at := self._held.find(s)) >= 0]
         if found:
             at, self.stopped_by = min(found)
             self._held, last = self._held[:at], True
-        kept = 0 if last else max((_count_begun(self._held, s) for s in self._stop), default=0)
+        kept = 0 if last else max((_count_begun(self._held, s) for s in self.stop), default=0)
         body = self._held[: len(self._held) - kept].rstrip()
         self._held = self._held[len(body) :]
         if body and not self._begun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 BEAD_HEADER = "x-gtft-bead"
@@ -13,20 +14,22 @@ _SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id", "session-id", "s
 _LOOKED_AT = 100_000
 _ID = r"[a-z][a-z0-9]{0,15}(?:-[A-Za-z0-9_]{1,40}){1,6}(?:\.\d{1,6}){0,6}"
 _BEAD = re.compile(_ID)
-# The startup line, prime's blocks about the hook, a polecat's branch, and commands that name a bead.
+# The startup line, prime's blocks about the hook, a polecat's branch. Not commands: prime's own text has examples of them.
 _NAMED = re.compile(
-    rf"""(?:\bassigned:|\bBead\ ID:\s{{1,4}}\W{{0,4}}|\bHooked:\s{{1,4}}\W{{0,4}}|\bpolecat/[\w.-]{{1,60}}?/
-    |\b(?:bd|gt)[ ]{{1,4}}(?:show|update|close|done|hook)[ ]{{1,4}})
+    rf"""(?:\bassigned:|\bBead\ ID:\s{{1,4}}\W{{0,4}}|\bHooked:\s{{1,4}}\W{{0,4}}|\bpolecat/[\w.-]{{1,60}}?/)
     (?P<bead>{_ID})(?![\w-])""",
     re.X,
 )
+# Who speaks before the agent does.
+_TOLD = ("system", "developer", "user")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 
 
 def find_bead(headers: Mapping[str, str], doc: Mapping[str, Any]) -> str:
-    """The bead that a header or the metadata names, else the first one that the conversation names; "" for none.
+    """The bead that a header or the metadata names, else the first one named before the agent says anything; "" for none.
 
-    Wisps and molecules are a town's own upkeep and no bead, as in the harvest.
+    What the agent says comes after it was chosen who answers, and would change that half-way. Wisps and molecules are a
+    town's own upkeep and no bead, as in the harvest.
     """
     metadata = doc.get("metadata")
     told = metadata.get("bead") if isinstance(metadata, dict) else None
@@ -62,13 +65,14 @@ def _is_work(bead: str) -> bool:
 
 
 def _list_texts(doc: Mapping[str, Any]) -> Iterator[str]:
-    """What the request says, in its order, in the words of whichever protocol."""
+    """What the request says before the agent does, in its order, in the words of whichever protocol."""
     contents = [doc.get("system"), doc.get("instructions")]
     for messages in (doc.get("messages"), doc.get("input")):
         if isinstance(messages, str):
             contents.append(messages)
         elif isinstance(messages, list):
-            contents += [m.get("content") for m in messages if isinstance(m, dict)]
+            told = takewhile(lambda m: isinstance(m, dict) and m.get("role") in _TOLD, messages)
+            contents += [m.get("content") for m in told]
     for content in contents:
         if isinstance(content, str):
             yield content

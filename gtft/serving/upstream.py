@@ -153,12 +153,16 @@ class UpstreamEngine:
                 async for doc in _read_events(response):
                     for token in answer.take(doc):
                         yield token
+                    if answer.cutter.stopped_by:
+                        # A server that does not know the stop string would go on.
+                        break
                 return
 
 
 @dataclass
 class _Answer:
-    """What has come of one answer. ``pieces``: its tokens, as far as they can be counted from outside."""
+    """What has come of one answer. ``pieces``: its tokens, as far as they can be counted from outside. ``stopped_there``:
+    the stop string that the server says it cut off."""
 
     began: float
     cutter: Cutter
@@ -170,6 +174,7 @@ class _Answer:
     pieces: int = 0
     tokens: int = 0
     prompt_tokens: int = 0
+    stopped_there: str = ""
 
     def take(self, doc: Mapping[str, Any]) -> list[Token]:
         """One event. Raises ValueError, TypeError or LookupError for what is none."""
@@ -184,6 +189,8 @@ class _Answer:
         delta = choice.get("delta") or {}
         if why := choice.get("finish_reason"):
             self.finish = "length" if why == "length" else "stop"
+            if (told := choice.get("stop_reason")) in self.cutter.stop:
+                self.stopped_there = told
         for call in delta.get("tool_calls") or ():
             known = self.calls.setdefault(
                 int(call.get("index") or 0), {"name": "", "arguments": ""}
@@ -193,7 +200,10 @@ class _Answer:
         text = delta.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content is not a text")
-        return self._read_tokens(text, choice.get("logprobs"))
+        tokens = self._read_tokens(text, choice.get("logprobs"))
+        if self.cutter.stopped_by:
+            self.finish = "stop"
+        return tokens
 
     def write_rest(self) -> str:
         """What was held back, then tool calls that came apart from the text, as our models write them.
@@ -223,7 +233,7 @@ class _Answer:
             round(now - self.began, 4),
             None if confidence is None else round(min(1.0, confidence), 6),
             " ".join(error.split())[:300],
-            stopped_by=self.cutter.stopped_by,
+            stopped_by=self.cutter.stopped_by or self.stopped_there,
         )
 
     def _read_tokens(self, text: str, logprobs: Any) -> list[Token]:

@@ -142,7 +142,12 @@ async def serve(asked: Asked, environ: Mapping[str, str]) -> None:
     shown = _EVERYWHERE.get(asked.host, asked.host)
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
-    desk = Desk(now=time.time, clock=time.monotonic, make_key=lambda: secrets.token_hex(12))
+    desk = Desk(
+        now=time.time,
+        clock=time.monotonic,
+        make_key=lambda: secrets.token_hex(12),
+        make_seed=lambda: secrets.randbits(31),
+    )
     previous = Previous(token)
 
     async def admit(route: Route) -> None:

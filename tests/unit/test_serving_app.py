@@ -14,6 +14,7 @@ import pytest
 
 from gtft.errors import InputError, UsageError
 from gtft.serving.access import read_token
+from gtft.serving.engine import Served
 from gtft.serving.metrics import Metrics
 from serving_case import MODEL, Running, Script, serve, wait_until
 
@@ -36,6 +37,34 @@ def test_models_are_listed_for_both_kinds_of_client(server: Running) -> None:
     assert server.send("GET", "/v1/models/none")[0] == 404
 
 
+def test_a_model_answers_to_its_name_its_aliases_and_a_role_of_its_own(tmp_path: Path) -> None:
+    def make(name: str, role: str, *aliases: str) -> Served:
+        return Served(name, f"id-{name}", role, "role", 4096, aliases)
+
+    models = (make("w-1", "witness", "stable"), make("m-1", "mayor"), make("m-2", "mayor"))
+    script = Script(models=models, say=lambda ask: ask.model)
+    with serve(script, tmp_path) as server:
+        for asked in ("w-1", "witness"):
+            status, _, doc = server.chat(model=asked)
+            assert (status, doc["choices"][0]["message"]["content"]) == (200, "w-1")
+        for asked in ("w-1", "stable", "witness"):
+            assert server.send("GET", f"/v1/models/{asked}")[2]["id"] == "w-1"
+        assert [server.chat(model=m)[0] for m in ("mayor", "refinery")] == [404, 404]
+
+
+def test_an_answer_without_a_seed_is_drawn_anew(tmp_path: Path) -> None:
+    script = Script()
+    with serve(script, tmp_path) as server:
+        for seed in ({}, {}, {"seed": 7}, {"seed": 7}, {"seed": 0}):
+            assert server.chat(temperature=1, **seed)[0] == 200
+        for path, said in (("/v1/messages", "messages"), ("/v1/responses", "input")):
+            body = {"model": MODEL, "max_tokens": 9, "temperature": 1, said: BODY["messages"]}
+            assert server.send("POST", path, body)[0] == 200
+    first, second, *given, fifth, sixth = [ask.seed for ask in script.asked]
+    assert given == [7, 7, 0]
+    assert len({first, second, fifth, sixth}) == 4
+
+
 def test_without_a_name_the_first_model_answers(server: Running) -> None:
     status, _, doc = server.send("POST", PATH, {"messages": BODY["messages"]})
     assert (status, doc["model"]) == (200, MODEL)
@@ -53,6 +82,7 @@ def test_a_page_in_a_browser_cannot_ask(server: Running) -> None:
     assert status == 405
     assert not [h for h in headers if h.startswith("access-control")]
     assert server.send("GET", "/v1/models", Host="localhost:1")[0] == 200
+    assert server.read_metric('gtft_denied_total{status="403"}') >= 4
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_what_is_not_said_is_greedy_and_bounded() -> None:
     ask = read()
     assert (ask.max_tokens, ask.temperature, ask.top_p, ask.top_logprobs) == (64, 0.0, 1.0, None)
     assert read(max_tokens=5000).max_tokens == 100
+    assert len(read(stop=[f"end {n}" for n in range(16)]).stop) == 16
 
 
 def test_a_choice_narrows_the_tools() -> None:
@@ -98,6 +99,8 @@ def test_a_choice_narrows_the_tools() -> None:
         ({"messages": "x"}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+        ({"stop": [f"end {n}" for n in range(17)]}, "stop: at most 16"),
+        ({"stop": "x" * 257}, "256 characters"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"top_logprobs": 99}, "top_logprobs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
@@ -321,6 +322,25 @@ def test_tokens_are_counted_by_who_answers(tmp_path: Path, before: Before) -> No
     assert before.asked[0][0] == "/v1/messages/count_tokens"
 
 
+@pytest.mark.parametrize(("fault", "status"), [(RuntimeError, 500), (None, 504)])
+def test_where_the_model_cannot_count_the_previous_agent_does(
+    tmp_path: Path, before: Before, fault: type[Exception] | None, status: int
+) -> None:
+    class Broken(Script):
+        async def count_tokens(self, ask: Ask) -> int:
+            if fault is None:
+                await asyncio.sleep(60)
+            raise RuntimeError
+
+    body = {"model": "claude", "messages": [{"role": "user", "content": "one two three"}]}
+    path = f"{ROLE}/v1/messages/count_tokens"
+    with serve(Broken(), tmp_path) as server:
+        deploy(tmp_path, make_route(seconds=0.1, fallback=fall_back(before.url, "anthropic")))
+        assert server.send("POST", path, body)[2] == {"who": "the previous agent"}
+        deploy(tmp_path, make_route(seconds=0.1))
+        assert server.send("POST", path, body)[0] == status
+
+
 def test_the_previous_agent_must_speak_the_same_protocol(tmp_path: Path, before: Before) -> None:
     deploy(tmp_path, make_route(fallback=fall_back(before.url, "anthropic")))
     with serve(Script(say=lambda ask: ABSTAINS), tmp_path) as server:
@@ -371,7 +391,7 @@ def say(text: str, **more: Any) -> dict[str, Any]:
         ({}, say("[GAS TOWN] gizmo/polecats/nux <- witness • now • assigned:gt-abc12"), "gt-abc12"),
         ({}, say("  Bead ID: **gt-abc12**\n  Title: pump"), "gt-abc12"),
         ({}, say("On branch polecat/nux/gt-abc12@mk123"), "gt-abc12"),
-        ({}, say("then run `bd show gt-wisp-x` and `bd close gt-abc12`"), "gt-abc12"),
+        ({}, say("then run `bd show gt-wisp-x` and `bd close gt-abc12`"), ""),
         ({}, say("a read-only, well-known note about gas-town"), ""),
         ({}, {"system": [{"type": "text", "text": "Hooked: gt-sys1"}], **say("Hooked: gt-abc12")}, "gt-sys1"),
         ({}, {"messages": "x"}, ""),
@@ -380,6 +400,35 @@ def say(text: str, **more: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_the_bead_of_a_request(headers: dict[str, str], doc: dict[str, Any], bead: str) -> None:
     assert find_bead(headers, doc) == bead
+
+
+PRIME = """# Witness Context
+gt hook                      # what is on your hook
+bd show gt-abc               # the steps of a molecule
+bd update gt-abc --status=in_progress
+`gt close hq-abc --reason "done"`, then: gt done; git branch -d polecat/<worker>
+"""
+BEACON = "[GAS TOWN] gizmo/polecats/nux <- witness • now • "
+
+
+@pytest.mark.parametrize("line, bead", [("assigned:gt-real1", "gt-real1"), ("patrol", "")])
+@pytest.mark.parametrize("first", ["prime", "beacon"])
+def test_examples_of_prime_are_no_bead(first: str, line: str, bead: str) -> None:
+    texts = [PRIME, BEACON + line] if first == "prime" else [BEACON + line, PRIME]
+    content = [{"type": "text", "text": t} for t in texts]
+    assert find_bead({}, {"messages": [{"role": "user", "content": content}]}) == bead
+    assert find_bead({}, {"system": PRIME, **say(BEACON + line)}) == bead
+
+
+def test_what_the_agent_says_does_not_change_the_bead() -> None:
+    talk = [
+        {"role": "assistant", "content": "Hooked: gt-mine1"},
+        *say("assigned:gt-later1")["messages"],
+    ]
+    for key in ("messages", "input"):
+        assert find_bead({}, {key: say("what is on my hook?")["messages"] + talk}) == ""
+    call = {"type": "function_call", "call_id": "c", "name": "Bash", "arguments": "{}"}
+    assert find_bead({}, {"input": [*say("begin")["messages"], call, *talk[1:]]}) == ""
 
 
 def test_the_session_of_a_request() -> None:

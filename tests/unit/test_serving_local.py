@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,9 @@ def test_models_come_and_go_while_it_runs(bench: Bench, loaded: dict[str, Any]) 
     async def run() -> None:
         running = asyncio.create_task(read(lean, make_ask("role", texts[3], max_tokens=NEW)))
         await lean.add_model(bench.wanted("task"))
+        for name in ("role", "role-alias", "base"):
+            with pytest.raises(UsageError, match="cannot be served together"):
+                await lean.add_model(replace(bench.wanted("other"), name=name))
         await lean.add_model(bench.wanted("other"))
         assert (await running)[1].text == expected["role"][3]
         # One adapter has room besides the first: they take turns.

@@ -102,6 +102,11 @@ def test_a_choice_narrows_the_tools() -> None:
     assert read(tools=tools, tool_choice={"type": "none"}).tools == ()
 
 
+def test_what_says_nothing_about_the_format_is_ignored_and_any_conversation_is_counted() -> None:
+    assert read(output_config={"effort": "high"}).messages
+    assert read(max_tokens=None, messages=[*USER, {"role": "assistant", "content": "so"}]).messages
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -118,6 +123,10 @@ def test_a_choice_narrows_the_tools() -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"stop_sequences": ["x"] * 17}, "stop: at most 16"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {}}}}, "output_config.format"),
+        ({"output_format": {"type": "json_schema", "schema": {}}}, "output_config.format"),
+        ({"messages": [*USER, {"role": "assistant", "content": '{"action":'}]}, "the last one is the assistant's"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "No"}}, "tool_choice"),
     ],

@@ -176,7 +176,30 @@ def test_calls_that_come_apart_are_written_as_our_models_write_them(
 def test_a_stop_string_is_cut_also_where_the_server_tells_it(script: Script, url: str) -> None:
     script.events = [piece("one ST"), piece("OP two"), piece("", finish_reason="stop")]
     _, end = ask_once(url, make_ask(stop=("STOP",)))
-    assert (end.text, end.stopped_by) == ("one", "STOP")
+    assert (end.text, end.stopped_by, end.finish) == ("one", "STOP", "stop")
+
+
+def test_a_server_that_does_not_know_the_stop_string_is_read_no_further(
+    script: Script, url: str
+) -> None:
+    script.events = [piece("one STOP two"), piece(" three"), piece("", finish_reason="length")] * 50
+    script.pause = 0.1
+    _, end = ask_once(url, make_ask(stop=("STOP",), seconds=2.0))
+    assert (end.text, end.stopped_by, end.finish) == ("one", "STOP", "stop")
+    script.events, script.pause = [piece("one STOP two", finish_reason="length")], 0.0
+    assert ask_once(url, make_ask(stop=("STOP",)))[1].finish == "stop"
+
+
+@pytest.mark.parametrize(
+    ("told", "stopped"),
+    [("STOP", "STOP"), ("</s>", ""), (13, ""), (None, ""), ({"a": []}, "")],
+)
+def test_which_stop_string_a_server_cut_off_itself(
+    script: Script, url: str, told: Any, stopped: str
+) -> None:
+    script.events = [piece("one ST"), piece("", finish_reason="stop", stop_reason=told)]
+    _, end = ask_once(url, make_ask(stop=("STOP",)))
+    assert (end.text, end.stopped_by, end.finish) == ("one ST", stopped, "stop")
 
 
 def test_a_field_that_is_refused_is_left_out_from_then_on(script: Script, url: str) -> None:
