@@ -12,12 +12,21 @@ from typing import Any
 
 from gtft.artifact import short_id, stage_artifact, write_json
 from gtft.recipe.schema import Recipe
+from gtft.records.deployments import Deployments
 from gtft.records.rows import ArtifactRow, ModelRow, Run, make_ready
 from gtft.records.store import Store
+from gtft.runner.deployment import Plan, carry_out, find_town, plan_deployment
+from gtft.runner.deployment_files import Wanted
+from gtft.runner.rollback import finish_removal
+from gtft.runner.switch import Removal, read_journal, remove
 from gtft.runner.workspace import Workspace, open_workspace
+from gtft.service import Mode
 
 URL = "http://127.0.0.1:9"
 SETTINGS = '{\n  "type": "town-settings",\n  "version": 1,\n  "_comment": "ours",\n  "default_agent": "claude"\n}\n'
+
+
+BACK = Removal(reason="rolled-back", text="by hand", actor="me", at_us=1)
 
 
 def make_town(folder: Path, *rigs: str, settings: str | None = SETTINGS) -> Path:
@@ -117,13 +126,54 @@ def _eval(safe: bool) -> dict[str, Any]:
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, str]]:
-    """Mode and sha256 of every file of the town but gtft's own."""
+    """Mode and sha256 of every file of the town but gtft's own; where the town is counts as the same everywhere."""
     found: dict[str, tuple[int, str]] = {}
     for folder, names, files in os.walk(root):
         names[:] = [n for n in names if n != ".gtft"]
         for name in (*names, *files):
             path = Path(folder) / name
-            data = path.read_bytes() if path.is_file() else b""
+            data = path.read_bytes().replace(bytes(root), b"TOWN") if path.is_file() else b""
             digest = hashlib.sha256(data).hexdigest()
             found[str(path.relative_to(root))] = (path.lstat().st_mode, digest)
     return found
+
+
+class Place:
+    """A town with one model, and the verbs of the switch without the command line."""
+
+    def __init__(self, folder: Path, *rigs: str, settings: str | None = None) -> None:
+        given = {} if settings is None else {"settings": settings}
+        folder.mkdir(exist_ok=True)
+        self.root = make_town(folder, *rigs, **given)
+        self.environ = make_agent(folder)
+        self.ws = open_town(self.root, self.environ)
+        self.count = 0
+
+    def plan(
+        self, model: ModelRow, mode: Mode = "live", rig: str = "", url: str = URL, **given: Any
+    ) -> Plan:
+        self.count += 1
+        url = url if mode != "shadow" else ""
+        wanted = Wanted(model, mode, model.role, rig, url, "me", **given)
+        launcher = ("gtft", "deploy", "launch", "J", "--")
+        wanted = Wanted(**{**wanted.__dict__, "launcher": launcher})
+        town = find_town(self.ws)
+        return plan_deployment(self.ws, town, wanted, f"dep-{self.count}", self.environ)
+
+    def deploy(self, model: ModelRow, mode: Mode = "live", rig: str = "", **given: Any) -> None:
+        carry_out(self.ws, self.plan(model, mode, rig, **given), lambda: None)
+
+    def back(self, role: str = "witness", rig: str = "") -> list[str]:
+        journal = read_journal(self.ws.path, role, rig)
+        assert journal is not None
+        off, notes = remove(self.ws.path, journal, BACK)
+        finish_removal(self.ws, off)
+        return notes
+
+    def settings(self, rig: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / rig / "settings/config.json").read_bytes())
+        return found
+
+
+def rows(ws: Workspace) -> list[tuple[str, str, str, str | None]]:
+    return [(d.id, d.mode, d.state, d.reason) for d in Deployments(ws.store).list_deployments()]

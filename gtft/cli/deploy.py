@@ -77,11 +77,15 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 _place = (
-    click.option("--rig", default="", help="Only on this rig.  [default: the whole town]"),
     click.option("--agent", "named", default="", help="The agent that runs the model (live)."),
     click.option("--endpoint", default="", help="The server, where somebody else runs it (URL)."),
     click.option("--force", default="", help="Why it may go on though its figures say no."),
     click.option("--accept-withdrawn", default="", help="Why withdrawn data may stay in it."),
+    click.option(
+        "--ab-share",
+        type=click.FloatRange(0, 1),
+        help="Of the beads, that stays with the previous agent, to compare with (live).  [default: the recipe's]",
+    ),
     click.option("--as", "actor", metavar="ACTOR", help="Who acts."),
     click.option("--dry-run", is_flag=True, help="The gates and the diff only."),
     click.option("--yes", is_flag=True, help="Do not ask."),
@@ -110,6 +114,7 @@ def _options(function: Any) -> Any:
     show_default=True,
     help="shadow: compared, nobody acts on it. advise: told to the agent. live: the role runs on it.",
 )
+@click.option("--rig", default="", help="Only on this rig.  [default: the whole town]")
 @_options
 @click.pass_context
 def put(ctx: click.Context, /, model: str, role: str, mode: Any, **given: Any) -> None:
@@ -120,19 +125,29 @@ def put(ctx: click.Context, /, model: str, role: str, mode: Any, **given: Any) -
 @command.command(
     "promote",
     epilog="\b\nExamples:\n  gtft deploy promote --role witness\n"
-    '  gtft deploy promote --role witness --to live --force "20 decisions read by hand"',
+    '  gtft deploy promote --role witness --to live --force "20 decisions read by hand"\n'
+    "  gtft deploy promote --role witness --ab-share 0    what is live: every bead to the model",
 )
 @click.argument("deployment", required=False, default="")
 @click.option("--role", default="", help="The role, where more than one is served.")
 @click.option("--to", "mode", type=click.Choice(["advise", "live"]), help="[default: the next]")
+@click.option("--rig", default=None, help='Of this rig ("" = of the whole town).')
 @_options
 @click.pass_context
 def promote(ctx: click.Context, /, deployment: str, role: str, mode: Any, **given: Any) -> None:
     """One mode further: shadow, advise, live. The figures of the mode before must allow it."""
-    from gtft.cli.context import find_workspace
-    from gtft.cli.deployment import find_next
+    from gtft.cli.context import find_workspace, open_here
+    from gtft.cli.deployment import find_next, stop_comparison
+    from gtft.runner.switch import find_in_service
 
-    found, mode = find_next(find_workspace(ctx), deployment, role, given["rig"], mode)
+    workspace, rig = find_workspace(ctx), given["rig"]
+    found = find_in_service(workspace, deployment, role, rig)
+    if found.mode == "live" and mode != "advise" and given["ab_share"] is not None:
+        given["rig"] = found.rig
+        asked = _ask(model=found.model, role=found.role, mode="live", **given)
+        stop_comparison(open_here(ctx), found, asked)
+        return
+    found, mode = find_next(workspace, deployment, role, rig, mode)
     given["rig"] = found.rig
     _run(ctx, _ask(model=found.model, role=found.role, mode=mode, **given))
 

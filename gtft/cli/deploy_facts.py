@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gtft.models.eval_figures import EvalFigures, read_eval
 from gtft.models.freshness import judge_freshness
 from gtft.models.registry import trace_lineage
 from gtft.models.service_figures import find_breach
-from gtft.recipe.schema import Recipe
+from gtft.recipe.schema import Limits, Recipe
 from gtft.records.deployments import Deployments
 from gtft.records.rows import DeploymentRow, ModelRow
 from gtft.runner.deployment_gates import Facts, find_since
@@ -16,6 +18,8 @@ from gtft.town.conventions import read_conventions
 from gtft.town.locate import Town
 
 _SAFETY = "safety"
+# What a deployment that was taken back by itself names as its reason (`gtft.models.service_figures.find_breach`).
+_LIMITS = frozenset({*Limits.model_fields, "ab_share"})
 
 
 def gather_facts(
@@ -29,7 +33,8 @@ def gather_facts(
     figures = read_eval(trace_lineage(ws.store, model).eval)
     conventions = read_conventions(town, ws.environ) if town is not None else None
     fresh = judge_freshness(ws.store, model, now_us=ws.store.now_us(), conventions=conventions)
-    since, missing = _judge_before(ws, model, recipe, place)
+    here = _list_here(ws, model, *place[:2])
+    since, missing = _judge_before(here, recipe, place[2])
     drift = f", drift {fresh.drift.share:.0%}" if fresh.drift is not None else ""
     return Facts(
         gates=tuple((g.name, g.told, g.met) for g in figures.gates),
@@ -38,6 +43,8 @@ def gather_facts(
         expired="; ".join(fresh.reasons),
         since=since,
         since_missing=missing,
+        harm=_word_harm(ws, model),
+        taken_back=_word_breach(here[-1]) if here and _was_taken_back(here[-1]) else "",
     )
 
 
@@ -47,25 +54,56 @@ def count_safety(figures: EvalFigures) -> tuple[int, int]:
     return sum(c.tuned.passed for c in found), sum(c.n for c in found)
 
 
-def _judge_before(
-    ws: Workspace, model: ModelRow, recipe: Recipe, place: tuple[str, str, Mode]
-) -> tuple[str, str]:
-    role, rig, mode = place
-    if mode == "shadow":
-        return "", ""
-    lower = MODES[: MODES.index(mode)]
-    rows = [
+def _list_here(ws: Workspace, model: ModelRow, role: str, rig: str) -> list[DeploymentRow]:
+    """The model's own at this place that were in service, oldest first."""
+    return [
         d
         for d in Deployments(ws.store).list_deployments(role=role)
-        if d.rig == rig and d.model_id == model.id and d.mode in lower and _counts(d)
+        if d.rig == rig
+        and d.model_id == model.id
+        and d.state != "preparing"
+        and d.reason != "failed"
     ]
+
+
+def _judge_before(here: Sequence[DeploymentRow], recipe: Recipe, mode: Mode) -> tuple[str, str]:
+    if mode == "shadow":
+        return "", ""
+    breaches = [n for n, d in enumerate(here, 1) if _was_taken_back(d)]
+    lower = MODES[MODES.index(mode) - 1]
+    # What it showed before a limit took it back is answered by what it did then.
+    later = here[breaches[-1] if breaches else 0 :]
+    rows = [d for d in later if d.mode == lower and _counts(d)]
     before = rows[-1] if rows else None
     limits = recipe.deploy.limits
     breach = None
     if before is not None and "decisions" in before.figures:
         breach = find_breach(before.figures, limits.model_dump())
-    return find_since(before, mode, limits.min_decisions, ": ".join(breach) if breach else "")
+    told, missing = find_since(
+        before, mode, limits.min_decisions, ": ".join(breach) if breach else ""
+    )
+    return told, missing + (" since it was taken back" if missing and breaches else "")
 
 
 def _counts(row: DeploymentRow) -> bool:
     return row.state == "active" or row.reason == "promoted"
+
+
+def _was_taken_back(row: DeploymentRow) -> bool:
+    return row.reason == "rolled-back" and row.reason_text.partition(":")[0] in _LIMITS
+
+
+def _word_breach(row: DeploymentRow) -> str:
+    return f"{row.id} ({row.mode}) was taken back here: {row.reason_text}"
+
+
+def _word_harm(ws: Workspace, model: ModelRow) -> str:
+    """Its incidents that its eval did not ask; one without a safety item was never asked."""
+    from gtft.evals.item import read_items
+
+    incidents = [i for i in Deployments(ws.store).list_incidents() if i.model_id == model.id]
+    row = ws.store.find_artifact(model.eval_id) if incidents else None
+    path = ws.artifact_path(row.path) / "items.jsonl" if row is not None else None
+    asked = {i.id for i in read_items(path)} if path is not None and path.is_file() else set()
+    unasked = [i for i in incidents if i.item is None or i.item["id"] not in asked]
+    return "; ".join(f"incident {i.id}, which its eval did not ask: {i.title}" for i in unasked)

@@ -30,9 +30,11 @@ def word_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     fallbacks = figures["fallbacks"]
     causes = ", ".join(f"{n} {c}" for c, n in fallbacks["causes"].items())
     yield "fallbacks", _share(fallbacks["all"]) + (f": {causes}" if causes else "")
-    if ab := figures["ab"]:
+    ended = figures.get("ab_end")
+    if ab := ended or figures["ab"]:
         arms = f"model {_share(ab['model'])}, previous {_share(ab['previous'])}"
-        yield "A/B by bead", f"{ab['verdict']}: beads done well by {arms}"
+        verdict = f"ended, {ab['verdict']}" if ended else ab["verdict"]
+        yield "A/B by bead", f"{verdict}: beads done well by {arms}"
     look = figures.get("sessions", {}).get("look", {})
     if look:
         why = f"; {look['why']}" if look.get("why") else ""

@@ -40,7 +40,8 @@ def incident(
     as_json: bool,
 ) -> None:
     """Record harm done by a deployed model: a bead with the redacted transcript and the model's lineage, and a safety
-    item that every later eval asks. One failure of it keeps a model from being approved."""
+    item that every later eval asks. This model gets into advise or live again only with --force; a later one that
+    fails the item, too."""
     from gtft.runner.incidents import find_deployment, report_incident
 
     ws = open_here(ctx)

@@ -110,16 +110,20 @@ def _describe_incident(i: IncidentRow) -> dict[str, Any]:
 
 def _look(ws: Workspace, d: DeploymentRow) -> dict[str, Any]:
     """How it stands outside the store."""
+    from gtft.runner.doctor_deployments import WITHOUT_IN_CITY
     from gtft.runner.endpoint import find_endpoint
     from gtft.runner.switch import check_files, read_journal
 
     journal = read_journal(ws.path, d.role, d.rig)
     if d.state == "ended" or journal is None or journal.deployment != d.id:
-        return {"files": [], "endpoint_answers": None}
+        return {"files": [], "endpoint_answers": None, "without_server": ""}
     files = [{"path": str(p), "state": s} for p, s in check_files(ws.path, journal)]
     url = str(d.detail.get("endpoint") or "")
     answers = find_endpoint(ws.path, ws.environ, url) is not None if url else None
-    return {"files": files, "endpoint_answers": answers}
+    without = "nobody is advised"
+    if d.mode == "live":
+        without = WITHOUT_IN_CITY if journal.in_city else "agents start as before"
+    return {"files": files, "endpoint_answers": answers, "without_server": without}
 
 
 def _print(d: dict[str, Any]) -> None:
@@ -131,7 +135,7 @@ def _print(d: dict[str, Any]) -> None:
         click.echo(f"  forced    {d['detail']['forced']}")
     if d["endpoint_answers"] is not None:
         url = d["detail"]["endpoint"]
-        said = "answers" if d["endpoint_answers"] else "does not answer: agents start as before"
+        said = "answers" if d["endpoint_answers"] else f"does not answer: {d['without_server']}"
         click.echo(f"  endpoint  {url} {said}")
         if not d["endpoint_answers"]:
             click.echo("            next: gtft model serve --deployed")

@@ -71,3 +71,5 @@ def _render(found: list[Looked], ours: bool) -> None:
         if one.breach:
             done = "taken back" if one.rolled_back else one.error or "it had ended already"
             click.echo(f"  beyond a limit, {done}: {one.breach[0]}: {one.breach[1]}")
+        elif one.error and "error" not in one.figures:
+            click.echo(f"  the comparison by beads goes on: {one.error}")

@@ -7,7 +7,7 @@ import sys
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -19,6 +19,7 @@ from gtft.models.registry import find_model
 from gtft.records.deployments import Deployments
 from gtft.records.rows import ModelRow
 from gtft.runner.box import survey_box
+from gtft.runner.comparison import end_comparison
 from gtft.runner.deployment import (
     Plan,
     carry_out,
@@ -26,7 +27,7 @@ from gtft.runner.deployment import (
     find_town,
     plan_deployment,
 )
-from gtft.runner.deployment_files import Wanted, with_launcher
+from gtft.runner.deployment_files import Wanted, with_city_form, with_launcher
 from gtft.runner.deployment_gates import (
     Gate,
     check_adapter,
@@ -52,10 +53,11 @@ from gtft.runner.rollback import mend
 from gtft.runner.switch import (
     Journal,
     find_in_service,
+    find_journal,
     hash_bytes,
-    lock_deploy,
     read_journal,
 )
+from gtft.runner.switch_lock import let_others, lock_deploy
 from gtft.runner.workspace import Workspace
 from gtft.service import MODES, SPOKEN, Mode
 from gtft.tool import find_tool
@@ -81,13 +83,15 @@ class Asked:
     as_json: bool = False
     # Why what is in service goes, where this is a rollback to an earlier model.
     ended_reason: str = ""
+    # Of the beads, that stays with the previous agent; None = as the recipe has it.
+    ab_share: float | None = None
 
 
 def find_next(
-    workspace: Path, deployment: str, role: str, rig: str, mode: Mode | None
+    workspace: Path, deployment: str, role: str, rig: str | None, mode: Mode | None
 ) -> tuple[Journal, Mode]:
     """What is in service, and the mode after its own. Raises UsageError."""
-    found = find_in_service(workspace, deployment, role, rig or None)
+    found = find_in_service(workspace, deployment, role, rig)
     at = MODES.index(found.mode) + 1
     if mode is None and at == len(MODES):
         raise UsageError(
@@ -101,6 +105,10 @@ def find_next(
 
 def deploy(ws: Workspace, asked: Asked) -> None:
     """Check, show, ask, switch. Raises GateFailed with every gate that is not met."""
+    # A blank is no reason.
+    asked = replace(
+        asked, force=asked.force.strip(), accept_withdrawn=asked.accept_withdrawn.strip()
+    )
     if not asked.dry_run:
         with lock_deploy(ws.path):
             for fault, notes in mend(ws):
@@ -131,8 +139,9 @@ def _deploy(ws: Workspace, asked: Asked) -> None:
         force=asked.force,
         accepted=asked.accept_withdrawn,
     )
-    wanted = with_launcher(ws, wanted, _find_program(ws))
+    wanted = with_city_form(ws, with_launcher(ws, wanted, _find_program(ws)))
     plan = plan_deployment(ws, town, wanted, f"dep-{uuid.uuid4().hex[:10]}", ws.environ)
+    plan = _with_asked(plan, asked)
     gates = list_gates(ws, town, model, plan, asked, url, port)
     data = _describe(plan, gates, ws)
     if not asked.as_json:
@@ -144,13 +153,17 @@ def _deploy(ws: Workspace, asked: Asked) -> None:
     if asked.dry_run:
         emit({**data, "dry_run": True}, asked.as_json, lambda: None)
         return
-    _confirm(plan, asked)
+    _confirm(
+        f"Put {plan.model.name} into service for {plan.journal.where} ({plan.row.mode})?", asked
+    )
     started: list[int] = []
 
-    def check() -> None:
+    def check(lock: IO[str]) -> None:
         if wanted.mode == "shadow":
             return
-        found = probe(wanted.url, plan.journal.route, environ=ws.environ)
+        # A server that answers late keeps nobody from a rollback.
+        with let_others(lock, find_journal(ws.path, asked.role, asked.rig)):
+            found = probe(wanted.url, plan.journal.route, environ=ws.environ)
         click.echo(f"{plan.model.name} answered in {found.seconds:.1f} s", err=True)
 
     try:
@@ -158,16 +171,58 @@ def _deploy(ws: Workspace, asked: Asked) -> None:
         if port:
             started.append(start_server(ws.path, port, model.name, ws.environ))
             _wait(ws, started[0], asked)
-        with lock_deploy(ws.path):
+        with lock_deploy(ws.path) as lock:
             _check_same(ws, plan)
-            journal = carry_out(ws, plan, check, ended_reason=asked.ended_reason)
+            journal = carry_out(ws, plan, lambda: check(lock), ended_reason=asked.ended_reason)
     # Nothing of a deployment that failed stays behind, whatever ended it: not its server either.
     except BaseException:
-        for pid in started:
-            stop_server(pid)
+        now = read_journal(ws.path, asked.role, asked.rig)
+        if now is None or (now.deployment, now.state) != (plan.row.id, "active"):
+            for pid in started:
+                stop_server(pid)
         raise
     done = {**data, "dry_run": False, "state": journal.state}
     emit(done, asked.as_json, lambda: _tell(plan, town))
+
+
+def _with_asked(plan: Plan, asked: Asked) -> Plan:
+    """With what the row and the route get from the command line. Raises UsageError."""
+    detail = {**plan.row.detail, "named": asked.named or plan.recipe.deploy.agent}
+    journal = plan.journal
+    if asked.ab_share is not None:
+        if asked.mode != "live" and asked.ab_share:
+            raise UsageError(
+                f"--ab-share {asked.ab_share:g} with mode {asked.mode}",
+                why="beads are shared between the model and the previous agent in live only",
+                fix=f"--mode live (promote: --to live) --ab-share {asked.ab_share:g}",
+            )
+        route = journal.route.model_copy(update={"ab_share": asked.ab_share})
+        journal = journal.model_copy(update={"route": route})
+        detail["ab_share"] = asked.ab_share
+    return replace(plan, row=replace(plan.row, detail=detail), journal=journal)
+
+
+def stop_comparison(ws: Workspace, journal: Journal, asked: Asked) -> None:
+    """``gtft deploy promote --ab-share 0`` of what is live: its comparison by beads ends. Raises ConflictError."""
+    where = f"--role {journal.role}{' --rig ' + journal.rig if journal.rig else ''}"
+    if asked.ab_share:
+        raise ConflictError(
+            f"{journal.model} is live for {journal.where}: a comparison begins with a deployment",
+            why="what the model answered before would count for it",
+            fix=f"gtft deploy undo {journal.deployment}, then gtft deploy {journal.model} {where} --mode live "
+            f"--ab-share {asked.ab_share:g}",
+        )
+    data = {"deployment": journal.deployment, "model": journal.model, "ab_share": 0.0}
+    if asked.dry_run:
+        text = f"every bead would go to {journal.model}; now {journal.route.ab_share:g} do not"
+        emit({**data, "dry_run": True}, asked.as_json, lambda: click.echo(text))
+        return
+    _confirm(f"Give every bead of {journal.where} to {journal.model}?", asked)
+    row = Deployments(ws.store).find(journal.deployment)
+    if row is None or not end_comparison(ws, row, actor=get_actor(asked.actor), why="by hand"):
+        raise ConflictError(f"{journal.deployment} is not in service now", fix="gtft deploy list")
+    text = f"every bead of {journal.where} goes to {journal.model} from now on. Back: gtft rollback {where}"
+    emit({**data, "dry_run": False}, asked.as_json, lambda: click.echo(text))
 
 
 def _find_server(ws: Workspace, asked: Asked) -> str:
@@ -245,12 +300,11 @@ def _wait(ws: Workspace, pid: int, asked: Asked) -> None:
     wait_for_server(ws.path, pid, ws.environ, tell)
 
 
-def _confirm(plan: Plan, asked: Asked) -> None:
+def _confirm(question: str, asked: Asked) -> None:
     if asked.yes:
         return
     if asked.as_json:
         raise click.UsageError("--json asks nothing: give --yes or --dry-run.")
-    question = f"Put {plan.model.name} into service for {plan.journal.where} ({plan.row.mode})?"
     try:
         agreed = click.confirm(question)
     except click.Abort as e:
@@ -265,9 +319,9 @@ def _confirm(plan: Plan, asked: Asked) -> None:
 def _show_gates(plan: Plan, gates: list[Gate]) -> None:
     for g in gates:
         mark = "met" if g.met else "warning" if g.warning else "NOT MET"
-        click.echo(f"{mark:<8} {g.name:<12} {g.told}")
+        click.echo(f"{mark:<8} {g.name:<23} {g.told}")
         if not g.met:
-            click.echo(f"{'':<21} next: {g.fix}")
+            click.echo(f"{'':<32} next: {g.fix}")
     for note in plan.notes:
         click.echo(f"note     {note}")
     if plan.journal.was is not None:
@@ -279,9 +333,9 @@ def _tell(plan: Plan, town: Town | None) -> None:
     j = plan.journal
     click.echo(f"{j.model} is {SPOKEN[j.mode]} for {j.where}: {j.deployment}")
     if j.mode == "live":
-        click.echo(
-            f"It takes effect for agents that start from now on. {say_restart(j.role, j.rig, town)}"
-        )
+        # How an agent of a city is started anew is gc's affair.
+        again = say_restart(j.role, j.rig, town) if town is not None else ""
+        click.echo(f"It takes effect for agents that start from now on. {again}".rstrip())
     where = f"--role {j.role}{' --rig ' + j.rig if j.rig else ''}"
     click.echo(f"Figures: gtft deploy status    Back: gtft rollback {where}")
 
@@ -315,5 +369,7 @@ def deploy_earlier(ws: Workspace, name: str, journal: Journal, asked: Asked) -> 
             f"{model.name} was trained for {model.role}, not {journal.role}", fix="gtft model list"
         )
     run = find_run(ws, model)
-    named = asked.named or read_recipe(run).deploy.agent
+    row = Deployments(ws.store).find(journal.deployment)
+    now = str(row.detail.get("named") or "") if row is not None else ""
+    named = asked.named or now or read_recipe(run).deploy.agent
     deploy(ws, replace(asked, model=model.name, named=named, ended_reason="rolled-back"))

@@ -92,7 +92,8 @@ def take_out_here(
 ) -> None:
     """Files and route first; then the store is told, or it stays in the journal until it can be."""
     from gtft.cli.context import get_actor
-    from gtft.runner.switch import Removal, find_in_service, hash_bytes, lock_deploy, remove
+    from gtft.runner.switch import Removal, find_in_service, hash_bytes, remove
+    from gtft.runner.switch_lock import lock_deploy
     from gtft.town.settings import read_bytes
 
     workspace = find_workspace(ctx)
@@ -145,8 +146,8 @@ def _say_store(waits: str, journal: Journal, root: Path) -> None:
             town = read_town(root)
         except GtftError:
             town = None
-        said = say_restart(journal.role, journal.rig, town)
-        click.echo(f"It takes effect for agents that start from now on. {said}")
+        said = "" if journal.in_city else say_restart(journal.role, journal.rig, town)
+        click.echo(f"It takes effect for agents that start from now on. {said}".rstrip())
     if waits:
         click.echo(
             f"The store was not told yet ({waits}): gtft sweep, or gtft doctor --fix, does it."

@@ -24,6 +24,7 @@ from gtft.runner.deployment_files import (
     name_url,
     plan_city_file,
     plan_files,
+    plan_program,
 )
 from gtft.runner.moves import read_recipe
 from gtft.runner.outbox import tell_feed, tell_people
@@ -51,6 +52,7 @@ from gtft.town.role import (
     find_role_agent,
     name_agent,
 )
+from gtft.town.settings import swap_file
 
 # A member of a JSON object whose key says that its value is nobody's business.
 _SECRET = re.compile(
@@ -61,7 +63,8 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done: the store's row, the journal and the files. ``was``: what it takes the place of."""
+    """What will be done: the store's row, the journal and the files. ``was``: what it takes the place of;
+    ``program``: the file in the workspace that gt is to start."""
 
     model: ModelRow
     run: Run
@@ -72,6 +75,7 @@ class Plan:
     agent: RoleAgent | None
     notes: tuple[str, ...] = ()
     city: city.CityPlan | None = None
+    program: Edit | None = None
 
     def diff(self, root: Path) -> str:
         """A unified diff of the town's files, for people: values of keys that name a secret are not shown."""
@@ -189,6 +193,7 @@ def plan_deployment(
         agent=agent,
         notes=notes,
         city=changed,
+        program=plan_program(ws, wanted, agent) if agent is not None else None,
     )
 
 
@@ -205,6 +210,11 @@ def carry_out(
     text = f"{plan.model.name} is {SPOKEN[plan.journal.mode]} for {plan.journal.where}"
     if forced := plan.row.detail.get("forced"):
         text += f" (forced: {forced})"
+
+    def start() -> None:
+        if (p := plan.program) is not None:
+            swap_file(p.path, p.found, p.new, p.mode)
+        rows.start(plan.row, plan.model)
 
     def activate() -> None:
         if plan.city is not None and (refused := tuple(city.list_refusals(plan.city, ws.environ))):
@@ -232,19 +242,26 @@ def carry_out(
             messages=_tell(plan, f"GTFT_DEPLOYED: {text}", "gtft_deployed", text),
         )
 
+    def is_active() -> bool:
+        try:
+            found = rows.find(plan.row.id)
+        # Not known: what is taken back is brought to one state by doctor, whatever the store says later.
+        except GtftError:
+            return False
+        return found is not None and found.state == "active"
+
     def fail(why: str) -> None:
-        found = rows.find(plan.row.id)
-        if found is not None and found.state != "ended":
-            short = why.splitlines()[0][:500] if why else "stopped"
-            rows.end(plan.row.id, "failed", statuses={}, actor=plan.row.actor, text=short)
+        short = why.splitlines()[0][:500] if why else "stopped"
+        tell_failed(ws, plan.row.id, plan.row.actor, short)
 
     return apply(
         ws.path,
         plan.journal,
         plan.edits,
-        start=lambda: rows.start(plan.row, plan.model),
+        start=start,
         check=check,
         activate=activate,
+        is_active=is_active,
         fail=forgive(fail),
         step=step,
     )
@@ -260,6 +277,15 @@ def forgive(fail: Callable[[str], None]) -> Callable[[str], None]:
             return
 
     return told
+
+
+def tell_failed(ws: Workspace, deployment: str, actor: str, text: str) -> None:
+    """The store hears that a deployment came to nothing; nothing for one that ended, or that it never knew."""
+    rows = Deployments(ws.store)
+    row = rows.find(deployment)
+    if row is not None and row.state != "ended":
+        statuses = release(ws, row.model_id, row.id, "approved")
+        rows.end(row.id, "failed", statuses=statuses, actor=actor, text=text)
 
 
 def tell_end(
@@ -328,7 +354,9 @@ def _check_was(was: Journal | None, wanted: Wanted) -> None:
         return
     if was.state != "active":
         raise ConflictError(
-            f"a deployment for {was.where} was left half done", fix="gtft doctor --fix"
+            f"a deployment for {was.where} is half done",
+            why="another gtft deploy is at work on it, or was cut off",
+            fix="gtft doctor --fix, then the same command again",
         )
     same = was.model_id == wanted.model.id
     if same and was.mode == wanted.mode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gtft.errors import InputError, TownError
@@ -24,10 +25,11 @@ from gtft.runner.switch import (
 )
 from gtft.runner.workspace import Workspace
 from gtft.service import Mode
+from gtft.tool import find_tool, run_tool
 from gtft.town import city
 from gtft.town.agents import TOKEN_KEYS, URL_KEYS, Protocol
 from gtft.town.directive import put_block, word_advice
-from gtft.town.launch import word_wrapper
+from gtft.town.launch import PROGRAMS, word_program, word_wrapper
 from gtft.town.parts import is_link
 from gtft.town.role import RoleAgent, find_prompt_style, list_made, make_config, name_agent
 from gtft.town.settings import (
@@ -42,7 +44,8 @@ from gtft.town.settings import (
 @dataclass(frozen=True)
 class Wanted:
     """What was asked for. ``url``: the server, "" for shadow; ``named``: the agent that is to run the model, "" = the
-    role's own; ``force`` and ``accepted``: why gates may be passed; ``launcher``: what stands before the agent."""
+    role's own; ``force`` and ``accepted``: why gates may be passed; ``launcher``: what stands before the agent;
+    ``form``: how a Gas City is told."""
 
     model: ModelRow
     mode: Mode
@@ -54,6 +57,7 @@ class Wanted:
     force: str = ""
     accepted: str = ""
     launcher: tuple[str, ...] = ("gtft",)
+    form: city.Form = "upstream"
 
 
 def with_launcher(ws: Workspace, wanted: Wanted, program: tuple[str, ...]) -> Wanted:
@@ -67,6 +71,19 @@ def find_city(ws: Workspace) -> Path | None:
     given = ws.environ.get("GC_CITY_PATH")
     folders = [*ws.path.parents, *([Path(given)] if given else [])]
     return next((f for f in folders if (f / city.CITY).is_file()), None)
+
+
+def with_city_form(ws: Workspace, wanted: Wanted) -> Wanted:
+    """As the ``gc`` on PATH knows it, asked about a city of nothing but an upstream: builds of April 2026 know none."""
+    if wanted.mode != "live" or find_city(ws) is None or find_tool("gc", ws.environ) is None:
+        return wanted
+    with TemporaryDirectory() as folder:
+        text = '[workspace]\nname = "gtft"\n\n[upstreams.gtft]\nbase_url = "http://127.0.0.1:1"\n'
+        Path(folder, city.CITY).write_text(text)
+        argv = ("--city", folder, "config", "show")
+        said = run_tool("gc", *argv, environ=ws.environ, cwd=Path(folder))
+    unknown = 'unknown field "upstreams' in said.stderr
+    return replace(wanted, form="env") if unknown else wanted
 
 
 def plan_files(
@@ -95,10 +112,13 @@ def plan_files(
         now = read_bytes(path)
         base, mode = _find_base(path, now, entry, wanted.role)
         new = base
-        fields: dict[str, Any] = {}
+        # What of ours may still be found there while it is taken out.
+        fields: dict[str, Any] = (
+            entry.model_dump(include={"agent", "previous", "made"}) if entry is not None else {}
+        )
         if path in wants and kind == "settings":
             assert agent is not None
-            fields, new = _edit_settings(wanted, agent, base, entry)
+            fields, new = _edit_settings(ws, wanted, agent, base, entry)
         elif path in wants:
             new = put_block(base, word_advice(wanted.role, wanted.rig, wanted.model.name))
         made = FileEntry(
@@ -127,14 +147,32 @@ def _find_base(
     return (None, entry.mode) if now is None else (strip(now, path, entry, role), mode)
 
 
+def plan_program(ws: Workspace, wanted: Wanted, agent: RoleAgent) -> Edit:
+    """The program that gt starts in the agent's place: by what is in it, so that one which somebody may still start
+    never changes. It stays after a rollback, and then starts the agent as it was."""
+    own, url = agent.model_agent, name_url(wanted, agent.model_agent.protocol)
+    key = URL_KEYS[own.protocol or "anthropic"]
+    data = word_program(wanted.launcher, own.command, key, url)
+    folder = find_journal(ws.path, wanted.role, wanted.rig).absolute().parent / PROGRAMS
+    path = folder / (hash_bytes(data) or "")[:12] / Path(own.command).name
+    return Edit(path, read_bytes(path), data, 0o755)
+
+
 def _edit_settings(
-    wanted: Wanted, agent: RoleAgent, base: bytes | None, entry: FileEntry | None
+    ws: Workspace, wanted: Wanted, agent: RoleAgent, base: bytes | None, entry: FileEntry | None
 ) -> tuple[dict[str, Any], bytes]:
     doc = parse_settings(base, agent.file.path) if base is not None else {}
     plain = SettingsFile(agent.file.path, base, doc, agent.file.mode)
     name = name_agent(wanted.role)
     url = name_url(wanted, agent.model_agent.protocol)
-    config = make_config(agent.model_agent, url, wanted.launcher, agent.wrapper)
+    config = make_config(
+        agent.model_agent,
+        url,
+        wanted.launcher,
+        agent.wrapper,
+        plan_program(ws, wanted, agent).path,
+        agent.agent,
+    )
     previous = (doc.get("role_agents") or {}).get(wanted.role)
     level = "rig" if wanted.rig else "town"
     new = put_agent(plain, "rig" if level == "rig" else "town", wanted.role, name, config)
@@ -169,6 +207,7 @@ def plan_city_file(
             model="",
             provider=provider,
             agent="" if named in ("", "claude", "codex") else named,
+            form=wanted.form,
         )
     new = changed.new if changed is not None else base
     made = FileEntry(

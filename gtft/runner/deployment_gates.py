@@ -14,6 +14,7 @@ from gtft.artifact import Artifact, short_id, verify_artifact
 from gtft.errors import GateFailed, GtftError
 from gtft.footprint import FLOOR, MARGIN, Shape, read_shape_of, shape_nano
 from gtft.recipe.schema import Recipe
+from gtft.records.ancestry import list_corpora
 from gtft.records.governance import Governance
 from gtft.records.rows import DeploymentRow, ModelRow
 from gtft.runner.box import Box, say_size
@@ -50,7 +51,8 @@ class Gate:
 @dataclass(frozen=True)
 class Facts:
     """What is known of the model. ``gates``: of its eval, as (name, told, met); ``safety``: passed and n.
-    ``expired``: why, "" when it is fresh; ``since``: what the mode before showed, and what is missing there."""
+    ``expired``: why, "" when it is fresh; ``since``: what the mode before showed, and what is missing there.
+    ``harm``: its incidents that its eval did not ask; ``taken_back``: why a limit ended its newest deployment here."""
 
     gates: tuple[tuple[str, str, bool], ...]
     safety: tuple[int, int]
@@ -58,6 +60,8 @@ class Facts:
     expired: str = ""
     since: str = ""
     since_missing: str = ""
+    harm: str = ""
+    taken_back: str = ""
 
 
 class GatesNotMet(GateFailed):
@@ -117,6 +121,17 @@ def check_model(model: ModelRow, role: str, mode: Mode, facts: Facts) -> Iterato
         "judgement",
         warning=not (n > 0 and passed == n) and shadow,
     )
+    troubles = "; ".join(filter(None, (facts.harm, facts.taken_back)))
+    yield Gate(
+        "incidents and rollbacks",
+        not troubles,
+        troubles or "no incident that its eval did not ask, and no limit took it back here",
+        "train it again, whose eval asks what did harm: gtft run RECIPE"
+        if facts.harm
+        else f"gtft deploy {model.name} --role {role} --mode shadow",
+        "judgement",
+        warning=bool(troubles) and shadow,
+    )
     if mode != "shadow":
         yield Gate(
             "mode before",
@@ -129,10 +144,15 @@ def check_model(model: ModelRow, role: str, mode: Mode, facts: Facts) -> Iterato
 
 def check_withdrawals(ws: Workspace, model: ModelRow, accepted: str) -> Gate:
     """What was withdrawn since and is in its weights: refused, unless somebody says why not."""
-    touched = [w for w in Governance(ws.store).list_withdrawals() if model.corpus_id in w.touched]
+    corpora = list_corpora(ws.store, model)
+    withdrawn = Governance(ws.store).list_withdrawals()
+    touched = [w for w in withdrawn if not corpora.keys().isdisjoint(w.touched)]
     if not touched:
         return Gate("withdrawals", True, "nothing that it was trained on was withdrawn")
     told = f"{len(touched)} withdrawals touch what it was trained on, and weights do not forget"
+    through = {a for w in touched for c, a in corpora.items() if c in w.touched}
+    if earlier := sorted(short_id(a) for a in through - {model.adapter_id}):
+        told += f"; through the earlier adapter {', '.join(earlier)}"
     if accepted:
         told += f"; accepted: {accepted}"
     fix = 'train it again without; or --accept-withdrawn "why"'
@@ -225,7 +245,7 @@ def find_since(
 def refuse_unmet(gates: list[Gate], force: str) -> None:
     """Raises GatesNotMet that names every gate that is not met, unless ``force`` says why it may pass."""
     stops = [g for g in gates if not g.met and not g.warning]
-    if force:
+    if force.strip():
         stops = [g for g in stops if g.kind != "judgement"]
     if not stops:
         return

@@ -159,7 +159,7 @@ def probe(
 
 
 def _ask(address: str, body: Mapping[str, Any], environ: Mapping[str, str], seconds: float) -> str:
-    """The text of the answer, in either protocol."""
+    """The text of the answer, in either protocol. Raises ValueError when it is none of the model that was asked."""
     headers = {"Content-Type": "application/json", "X-Gtft-Probe": "1"}
     if token := environ.get(TOKEN_VARIABLE):
         headers[TOKEN_HEADER] = token
@@ -168,9 +168,15 @@ def _ask(address: str, body: Mapping[str, Any], environ: Mapping[str, str], seco
     )
     with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
         found: dict[str, Any] = json.loads(answer.read(1 << 20))
-    if "choices" in found:
-        return str(found["choices"][0]["message"].get("content") or "")
-    return "".join(str(p.get("text", "")) for p in found["content"])
+    # Until the server has read the new route, who was there before may answer.
+    if found["model"] != body["model"]:
+        raise ValueError(f"answered by {found['model']!r}")
+    if "choices" not in found:
+        return "".join(str(p.get("text", "")) for p in found["content"])
+    message = found["choices"][0]["message"]
+    if not isinstance(message["content"], str) and not message.get("tool_calls"):
+        raise ValueError("an answer without content")
+    return str(message["content"] or "")
 
 
 def find_port() -> int:

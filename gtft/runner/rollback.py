@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gtft.errors import ConflictError, GtftError
 from gtft.records.deployments import Deployments
-from gtft.records.rows import DeploymentRow, Message
-from gtft.runner.deployment import release, tell_end
+from gtft.records.rows import DeploymentRow, Message, ModelRow
+from gtft.runner.deployment import tell_end, tell_failed
 from gtft.runner.switch import (
     Journal,
     Removal,
@@ -17,8 +17,8 @@ from gtft.runner.switch import (
     check_files,
     derive_routes,
     drop_journal,
+    find_journal,
     list_journals,
-    lock_deploy,
     no_step,
     put_routes,
     read_journal,
@@ -26,6 +26,7 @@ from gtft.runner.switch import (
     settle,
     take_back,
 )
+from gtft.runner.switch_lock import is_awaited, lock_deploy
 from gtft.runner.workspace import Workspace
 from gtft.service import Routes, read_routes
 
@@ -81,6 +82,11 @@ def list_faults(ws: Workspace) -> Iterator[Fault]:
                 f"{row.state} in the store, and nothing of it is in the town",
                 _end(ws, row),
             )
+    serving = {d.model_id for d in rows.list_deployments() if d.state != "ended"}
+    for model in ws.store.list_models():
+        if model.status == "deployed" and model.id not in serving:
+            text = "is deployed in the store, and no deployment of it is"
+            yield Fault(model.name, text, _release(ws, model))
     between = any(j.state in ("applying", "removing") for j in journals)
     if not between and _read_routes(ws.path) != derive_routes(ws.path):
         text = "the server's routes are not those of the deployments"
@@ -91,6 +97,8 @@ def _judge(ws: Workspace, rows: Deployments, j: Journal) -> Iterator[Fault]:
     where = f"{j.model} for {j.where}"
     row = rows.find(j.deployment)
     if j.state == "applying":
+        if is_awaited(find_journal(ws.path, j.role, j.rig)):
+            return
         done = row is not None and row.state == "active"
         text = "was put in, and not noted so" if done else "was left half put in"
         yield Fault(where, text, lambda: _finish_applying(ws, j, done))
@@ -119,10 +127,7 @@ def _finish_applying(ws: Workspace, j: Journal, done: bool) -> list[str]:
         return []
 
     def fail(why: str) -> None:
-        rows = Deployments(ws.store)
-        row = rows.find(j.deployment)
-        if row is not None and row.state != "ended":
-            rows.end(j.deployment, "failed", statuses={}, actor=ACTOR, text=why)
+        tell_failed(ws, j.deployment, ACTOR, why)
 
     return take_back(ws.path, j, fail, "cut off before it was in service")
 
@@ -145,9 +150,16 @@ def _forget(ws: Workspace, j: Journal) -> list[str]:
 
 def _end(ws: Workspace, row: DeploymentRow) -> Callable[[], list[str]]:
     def mend() -> list[str]:
-        text = "cut off, or its journal is gone"
-        statuses = release(ws, row.model_id, row.id, "approved")
-        Deployments(ws.store).end(row.id, "failed", statuses=statuses, actor=ACTOR, text=text)
+        tell_failed(ws, row.id, ACTOR, "cut off, or its journal is gone")
+        return []
+
+    return mend
+
+
+def _release(ws: Workspace, model: ModelRow) -> Callable[[], list[str]]:
+    def mend() -> list[str]:
+        text = "no deployment of it is in service"
+        Deployments(ws.store).set_status(model, "approved", actor=ACTOR, text=text)
         return []
 
     return mend

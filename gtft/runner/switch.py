@@ -12,12 +12,9 @@ which waits until the store was told.
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,15 +22,23 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from gtft.artifact import write_json
-from gtft.errors import ConflictError, GtftError, InputError, UsageError, translate_os_error
+from gtft.errors import (
+    ConflictError,
+    GtftError,
+    InputError,
+    TownError,
+    UsageError,
+    translate_os_error,
+)
 from gtft.service import SPOKEN, Mode, Route, Routes, read_routes, write_routes
 from gtft.town import city
-from gtft.town.directive import has_block, take_block
+from gtft.town.directive import has_block, put_block, read_block, take_block
 from gtft.town.locate import MARKER
 from gtft.town.parts import is_link
 from gtft.town.settings import (
     SETTINGS,
     holds_agent,
+    keep_agent,
     name_aside,
     parse_settings,
     read_bytes,
@@ -42,10 +47,8 @@ from gtft.town.settings import (
 )
 
 FOLDER = "deployments"
-LOCK_FILE = "deploy.lock"
 # How often a file that somebody else writes at the same moment is tried.
 _TRIES = 5
-_PAUSE = 0.05
 State = Literal["applying", "active", "removing", "off"]
 # How a file that we edited stands: as we left it; ours, and changed elsewhere; without ours.
 Standing = Literal["as left", "changed", "gone"]
@@ -145,6 +148,10 @@ class Journal(_Frozen):
     def where(self) -> str:
         return f"{self.rig}/{self.role}" if self.rig else self.role
 
+    @property
+    def in_city(self) -> bool:
+        return any(e.kind == "city" for e in self.files)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -175,29 +182,46 @@ def read_journal(workspace: Path, role: str, rig: str = "") -> Journal | None:
     return _read(find_journal(workspace, role, rig))
 
 
-def list_journals(workspace: Path) -> list[Journal]:
-    """Every place's, by name. Raises InputError when one cannot be read."""
-    found = (_read(p) for p in sorted((workspace / FOLDER).glob("*.json")))
+def list_journals(workspace: Path, role: str = "", rig: str | None = None) -> list[Journal]:
+    """Every place's, or those of a role and rig, by name. Raises InputError when one of them cannot be read."""
+    found = (_read(p) for p in _list_files(workspace, role, rig))
     return [j for j in found if j is not None]
+
+
+def _list_files(workspace: Path, role: str = "", rig: str | None = None) -> Iterator[Path]:
+    for path in sorted((workspace / FOLDER).glob("*.json")):
+        of_rig, _, of_role = path.stem.rpartition("@")
+        if (not role or of_role == role) and (rig is None or of_rig == rig):
+            yield path
+
+
+def _list_readable(workspace: Path) -> tuple[list[Journal], list[str]]:
+    """Every place's, and the places whose journal cannot be read."""
+    journals: list[Journal] = []
+    unread: list[str] = []
+    for path in _list_files(workspace):
+        try:
+            found = _read(path)
+        except GtftError:
+            unread.append(path.stem)
+        else:
+            journals += [] if found is None else [found]
+    return journals, unread
 
 
 def find_in_service(workspace: Path, deployment: str, role: str, rig: str | None) -> Journal:
     """By its id or its model's name, else by place. Raises UsageError when there is nothing, or more than one."""
-    journals = [j for j in list_journals(workspace) if j.state != "off"]
-    found = [
-        j
-        for j in journals
-        if (not deployment or deployment in (j.deployment, j.model))
-        and (not role or j.role == role)
-        and (rig is None or j.rig == rig)
-    ]
+    # One of another place that cannot be read does not keep this one in service.
+    journals = [j for j in list_journals(workspace, role, rig) if j.state != "off"]
+    found = [j for j in journals if not deployment or deployment in (j.deployment, j.model)]
     if len(found) == 1:
         return found[0]
     if not found:
+        others = [j for j in _list_readable(workspace)[0] if j.state != "off"]
         what = " ".join(filter(None, (deployment or "nothing", role and f"for {role}")))
         raise UsageError(
             f"{what}{' on ' + rig if rig else ''} is {'not ' if deployment else ''}in service",
-            why=", ".join(f"{j.model} is {SPOKEN[j.mode]} for {j.where}" for j in journals),
+            why=", ".join(f"{j.model} is {SPOKEN[j.mode]} for {j.where}" for j in others),
             fix="gtft deploy list",
         )
     raise UsageError(
@@ -223,7 +247,8 @@ def _read(path: Path) -> Journal | None:
         raise InputError(
             f"{path} is not what gtft writes",
             why=why,
-            fix="restore it from a backup: it holds the settings as they were before",
+            fix="restore it from a backup: it holds the settings as they were before "
+            "(gtft rollback --role ROLE --rig RIG of another place goes on without it)",
         )
     return found
 
@@ -239,32 +264,6 @@ def write_journal(workspace: Path, journal: Journal) -> None:
 
 def drop_journal(workspace: Path, journal: Journal) -> None:
     find_journal(workspace, journal.role, journal.rig).unlink(missing_ok=True)
-
-
-@contextmanager
-def lock_deploy(workspace: Path, seconds: float = 0.0) -> Iterator[None]:
-    """One switch at a time; the kernel drops the lock with its holder. Raises ConflictError when another still holds
-    it after ``seconds``."""
-    try:
-        workspace.mkdir(parents=True, exist_ok=True)
-        f = (workspace / LOCK_FILE).open("a")
-    except OSError as e:
-        raise translate_os_error(e, "locking deployments") from e
-    end = time.monotonic() + seconds
-    with f:
-        while True:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as e:
-                if time.monotonic() >= end:
-                    raise ConflictError(
-                        "another deploy, promote or rollback is at work in this town",
-                        why="one at a time, so that each sees what the other did",
-                        fix="wait for it, then the same command again",
-                    ) from e
-            time.sleep(_PAUSE)
-        yield
 
 
 def put_routes(
@@ -283,17 +282,21 @@ def derive_routes(
 ) -> Routes:
     """The routes of what is in service, and those that only pass on: an agent that was started while its role was
     live has our address until it is started anew."""
-    journals = {j.place: j for j in list_journals(workspace) if j.state in ("applying", "active")}
+    readable, unread = _list_readable(workspace)
+    journals = {j.place: j for j in readable if j.state in ("applying", "active")}
     if changed is not None:
         journals[changed.place] = changed
     journals.pop(without, None)
-    found = {name_place(r.role, r.rig): _pass_on(r) for r in _list_passing(workspace)}
+    present = _read_present(workspace)
+    found = {p: _pass_on(r) for p, r in present.items() if r.fallback and r.mode != "live"}
     if ended is not None and ended.mode == "live" and ended.route.fallback is not None:
         found[ended.place] = _pass_on(ended.route)
     for place, j in journals.items():
         # Also while another model is compared or advises there.
         before = found[place].fallback if place in found and j.mode != "live" else None
         found[place] = j.route.model_copy(update={"fallback": before}) if before else j.route
+    # What cannot be read is answered as it was.
+    found |= {p: present[p] for p in unread if p in present}
     return Routes(routes=tuple(found[p] for p in sorted(found)))
 
 
@@ -302,12 +305,12 @@ def _pass_on(route: Route) -> Route:
     return route.model_copy(update=none)
 
 
-def _list_passing(workspace: Path) -> list[Route]:
-    """What is passed on now, whoever is asked there: no journal holds it."""
+def _read_present(workspace: Path) -> dict[str, Route]:
+    """The routes as they are, by place: what is only passed on is in no journal."""
     try:
-        return [r for r in read_routes(workspace).routes if r.fallback and r.mode != "live"]
+        return {name_place(r.role, r.rig): r for r in read_routes(workspace).routes}
     except InputError:
-        return []
+        return {}
 
 
 def apply(
@@ -318,12 +321,14 @@ def apply(
     start: Callable[[], None],
     check: Callable[[], None],
     activate: Callable[[], None],
+    is_active: Callable[[], bool],
     fail: Callable[[str], None],
     step: Step = no_step,
 ) -> Journal:
     """From the journal's first byte to ``active``; at any failure everything is taken back in reverse.
 
-    ``start``, ``activate`` and ``fail`` tell the store; ``check`` asks the endpoint before the town is touched.
+    ``start``, ``activate`` and ``fail`` tell the store, ``is_active`` asks it; ``check`` asks the endpoint before the
+    town is touched, and may let others go first. Raises ConflictError when one of them took the place.
     """
     step("journal")
     write_journal(workspace, journal)
@@ -334,6 +339,12 @@ def apply(
         put_routes(workspace)
         step("check")
         check()
+        if not _is_own(workspace, journal):
+            raise ConflictError(
+                f"{journal.where} was taken out of service while the endpoint was asked",
+                why="nothing of the town was changed by this deployment",
+                fix="gtft deploy list, then the same command again",
+            )
         for edit in edits:
             step(f"file {edit.path.name}")
             swap_file(edit.path, edit.found, edit.new, edit.mode)
@@ -341,10 +352,19 @@ def apply(
         activate()
     # Whatever ends it, a key included: the town is put back first.
     except BaseException as e:
-        take_back(workspace, journal, fail, str(e) or type(e).__name__)
+        if _is_own(workspace, journal):
+            # Stopped when the store had heard of it already: it is in service.
+            if is_active():
+                settle(workspace, journal)
+            else:
+                take_back(workspace, journal, fail, str(e) or type(e).__name__)
         raise
     step("active")
     return settle(workspace, journal)
+
+
+def _is_own(workspace: Path, journal: Journal) -> bool:
+    return read_journal(workspace, journal.role, journal.rig) == journal
 
 
 def settle(workspace: Path, journal: Journal) -> Journal:
@@ -363,7 +383,7 @@ def take_back(
     notes: list[str] = []
     step("back files")
     for entry in reversed(journal.files):
-        notes += _restore(workspace, journal, entry, decode(entry.found))
+        notes += _restore(workspace, journal, entry, decode(entry.found), _keep_found)
     _drop_folders(workspace, journal, keep=() if journal.was is None else journal.was.folders)
     step("back routes")
     if journal.was is not None:
@@ -393,7 +413,7 @@ def remove(
     notes: list[str] = []
     for entry in reversed(going.files):
         step(f"file {Path(entry.path).name}")
-        notes += _restore(workspace, going, entry, decode(entry.before))
+        notes += _restore(workspace, going, entry, decode(entry.before), strip)
     _drop_folders(workspace, going)
     step("routes")
     put_routes(workspace, without=going.place, ended=going)
@@ -403,8 +423,14 @@ def remove(
     return off, notes
 
 
-def _restore(workspace: Path, journal: Journal, entry: FileEntry, to: bytes | None) -> list[str]:
-    """Put a file back, or, where somebody wrote to it since, take only what is ours out of it."""
+def _restore(
+    workspace: Path,
+    journal: Journal,
+    entry: FileEntry,
+    to: bytes | None,
+    merge: Callable[[bytes, Path, FileEntry, str], bytes],
+) -> list[str]:
+    """Put a file back, or, where somebody wrote to it since, ``merge`` only what is ours."""
     path = find_file(workspace, journal, entry)
     for n in range(_TRIES):
         try:
@@ -415,14 +441,15 @@ def _restore(workspace: Path, journal: Journal, entry: FileEntry, to: bytes | No
                 return []
             if hash_bytes(now) == entry.left or now == decode(entry.found):
                 swap_file(path, now, to, entry.mode)
-                return []
+                return _tell_read_only(path)
             if now is None:
                 return [f"{path} was removed by somebody; it was not made again"]
-            rest = strip(now, path, entry, journal.role)
+            rest = merge(now, path, entry, journal.role)
             if rest == now:
                 return []
-            swap_file(path, now, rest, path.stat().st_mode & 0o7777)
-            return [f"{path} was changed since: only what is gtft's was taken out"]
+            swap_file(path, now, rest, entry.mode)
+            told = f"{path} was changed since: only what is gtft's was taken out"
+            return [told, *_tell_read_only(path)]
         except ConflictError:
             if n == _TRIES - 1:
                 raise
@@ -431,13 +458,41 @@ def _restore(workspace: Path, journal: Journal, entry: FileEntry, to: bytes | No
     return []
 
 
+def _tell_read_only(path: Path) -> list[str]:
+    # As root, or the owner of its folder, we may write what was made read-only since.
+    if path.exists() and not path.stat().st_mode & 0o222:
+        return [f"{path} was made read-only since; it was put back, and is read-only still"]
+    return []
+
+
 def strip(now: bytes, path: Path, entry: FileEntry, role: str) -> bytes:
     """The file without what is ours in it. Raises TownError when it cannot be understood."""
-    if entry.kind == "directive":
-        return take_block(now)
+    if entry.kind == "settings":
+        return take_agent(now, path, role, entry.agent, entry.previous, entry.made)
+    rest = take_block(now) if entry.kind == "directive" else city.take_block(now, entry.agent)
+    if rest == now and _holds(now, path, entry, role):
+        raise TownError(
+            f"gtft's block in {path} is damaged",
+            why="one of the two comments around it is gone, and where it ends is not known",
+            fix=f"take it out of {path} by hand, then: gtft doctor --fix",
+        )
+    return rest
+
+
+def _keep_found(now: bytes, path: Path, entry: FileEntry, role: str) -> bytes:
+    """The file with that of ours in it that was there before this step."""
+    found = decode(entry.found)
+    rest = strip(now, path, entry, role)
+    if found is None:
+        return rest
+    if entry.kind == "settings":
+        return keep_agent(now, rest, found, path, role, entry.agent, entry.previous)
     if entry.kind == "city":
-        return city.take_block(now, entry.agent)
-    return take_agent(now, path, role, entry.agent, entry.previous, entry.made)
+        return city.keep_block(now, rest, found, entry.agent)
+    said = read_block(found)
+    if said is None:
+        return rest
+    return now if said == read_block(now) else put_block(rest, said)
 
 
 def _drop_folders(workspace: Path, journal: Journal, keep: Sequence[str] = ()) -> None:
@@ -510,7 +565,7 @@ def _holds(now: bytes, path: Path, entry: FileEntry, role: str) -> bool:
     if entry.kind == "directive":
         return has_block(now)
     if entry.kind == "city":
-        return city.take_block(now, entry.agent) != now
+        return city.has_block(now, entry.agent)
     return holds_agent(parse_settings(now, path), role, entry.agent)
 
 

@@ -17,6 +17,8 @@ ROLES = ("mayor", "deacon", "witness", "refinery", "polecat", "crew", "boot", "d
 # Those that gt starts once a town, whatever a rig's settings say.
 TOWN_ROLES = ("mayor", "deacon", "boot", "dog")
 DEFAULT = "claude"
+# The agent that a rig's settings spell out, which has no name there.
+RUNTIME = "runtime"
 # GT_COST_TIER decides before role_agents for these (cost_tier.go), unless the agent is not Claude.
 TIERS = ("standard", "economy", "budget")
 
@@ -157,7 +159,7 @@ class Roster:
             if isinstance(name, str) and name:
                 return self.get(name)
         if isinstance(self.rig.get("runtime"), dict):
-            return _complete("runtime", dict(self.rig["runtime"]))
+            return _complete(RUNTIME, dict(self.rig["runtime"]), self.presets)
         name = self.rig.get("agent") or self.town.get("default_agent") or DEFAULT
         return self.get(str(name))
 
@@ -166,7 +168,7 @@ class Roster:
         for settings in (self.rig, self.town):
             config = _table(settings, "agents").get(name)
             if isinstance(config, dict):
-                return _complete(name, dict(config))
+                return _complete(name, dict(config), self.presets)
         found = _find_preset(name, self.presets)
         if found is None:
             known = {*PRESETS, *_table(self.town, "agents"), *_table(self.rig, "agents")}
@@ -193,17 +195,17 @@ def _find_preset(name: str, files: Sequence[Mapping[str, Any]]) -> dict[str, Any
     return config if known is not None else None
 
 
-def _complete(name: str, config: dict[str, Any]) -> Agent:
-    """A custom agent with the command and arguments that gt would start it with."""
+def _complete(name: str, config: dict[str, Any], files: Sequence[Mapping[str, Any]]) -> Agent:
+    """A custom agent with the command, arguments and variables that gt would start it with."""
+    known = str(config.get("provider") or config.get("command") or "")
+    preset = Agent(known, _find_preset(known, files) or _find_preset(DEFAULT, files) or {})
     agent = Agent(name, config)
-    preset = (
-        PRESETS.get(str(config.get("provider") or config.get("command") or ""))
-        or (PRESETS[DEFAULT])
-    )
     if not config.get("command"):
         config["command"] = preset.command
     if not isinstance(config.get("args"), list):
         config["args"] = list(preset.args)
+    if preset.env:
+        config["env"] = preset.env | agent.env
     return agent
 
 

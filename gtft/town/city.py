@@ -7,10 +7,8 @@ PATH it is asked whether it still loads the city, and the old bytes are put back
 
 from __future__ import annotations
 
-import base64
 import copy
 import difflib
-import hashlib
 import json
 import re
 import stat
@@ -22,11 +20,10 @@ from urllib.parse import urlsplit
 
 import tomli
 
-from gtft.artifact import write_json
 from gtft.errors import TownError, UsageError, translate_os_error
 from gtft.tool import find_tool, run_tool
 from gtft.town.parts import is_link
-from gtft.town.settings import check_writable, read_bytes, swap_file
+from gtft.town.settings import read_bytes
 
 CITY = "city.toml"
 MOST_BYTES = 1 << 20
@@ -132,67 +129,6 @@ def plan_city(
     return CityPlan(path, name, found, new, mode, name if form == "upstream" else base_url)
 
 
-def apply_city(plan: CityPlan, backup: Path, environ: Mapping[str, str]) -> None:
-    """Keep the bytes of before in ``backup``, write the file, and ask ``gc``, where there is one, whether it loads.
-
-    Raises ConflictError when somebody wrote the file since the plan, TownError when it is read-only or when ``gc``
-    does not take it; the file is as it was then.
-    """
-    check_writable(plan.path)
-    write_json(
-        backup,
-        {
-            "format": 1,
-            "name": plan.name,
-            "before": base64.b64encode(plan.found).decode(),
-            "left": hashlib.sha256(plan.new).hexdigest(),
-            "mode": plan.mode,
-        },
-    )
-    swap_file(plan.path, plan.found, plan.new, plan.mode)
-    refused = tuple(list_refusals(plan, environ))
-    if refused:
-        swap_file(plan.path, plan.new, plan.found, plan.mode)
-        backup.unlink(missing_ok=True)
-        unknown = any("unknown field" in line for line in refused)
-        raise TownError(
-            f"gc does not take the new {CITY}; it is as it was",
-            why="; ".join(refused)[:600],
-            fix="this gc knows no upstreams: --form env" if unknown
-            else "name the agent as gc does: gc config explain",
-        )  # fmt: skip
-
-
-def plan_restore(root: Path, name: str, backup: Path) -> CityPlan:
-    """The bytes of before; where somebody has written the file since, the file without our block.
-
-    Raises TownError when neither is possible.
-    """
-    path, found, mode = _read(root)
-    kept = _read_backup(backup, name)
-    if kept is not None and hashlib.sha256(found).hexdigest() == kept[1]:
-        return CityPlan(path, name, found, kept[0], kept[2])
-    rest = take_block(found, name)
-    if rest == found and _marks(name).search(found):
-        raise TownError(
-            f"the block of {name} in {path} is damaged",
-            why="one of the two comments around it is gone",
-            fix=f"take it out by hand; the file of before is in {backup}",
-        )
-    return CityPlan(path, name, found, rest, mode)
-
-
-def restore(plan: CityPlan, backup: Path) -> None:
-    """Carry out a restore and forget the backup. Raises ConflictError when the file changed since the plan."""
-    if plan.changes:
-        check_writable(plan.path)
-        swap_file(plan.path, plan.found, plan.new, plan.mode)
-    try:
-        backup.unlink(missing_ok=True)
-    except OSError as e:
-        raise translate_os_error(e, "removing the backup") from e
-
-
 def list_refusals(plan: CityPlan, environ: Mapping[str, str]) -> Iterator[str]:
     """What ``gc`` says against the file as it stands; nothing when there is no ``gc``."""
     if find_tool("gc", environ) is None:
@@ -220,23 +156,43 @@ def _has_agent(resolved: str, mark: str) -> bool:
 
 def take_block(found: bytes, name: str) -> bytes:
     """The file without the block of ``name``; every other byte stays. Without one it is as it was."""
-    begin = _marks(name).search(found)
-    if begin is None:
+    block = _find_block(found, name)
+    if block is None:
         return found
-    end = re.compile(rb"^# gtft deploy %s: end\r?\n" % name.encode(), re.MULTILINE)
-    stop = end.search(found, begin.end())
-    if stop is None:
-        return found
+    begin, stop = block
     start, rest = begin.start(), found[stop.end() :]
     if not begin["here"]:
         return found[:start] + rest
     # The line end before it is ours, too. What follows needs it: another block of ours takes it over.
     newline = b"\r\n" if found[:start].endswith(b"\r\n") else b"\n"
-    before = found[: start - len(newline)]
+    before = found[: max(0, start - len(newline))]
     if not rest:
         return before
     taken = re.sub(rb"\A(# gtft deploy [\w-]+: begin)(\r?\n)", rb"\1 here\2", rest)
     return before + newline + taken
+
+
+def keep_block(now: bytes, rest: bytes, found: bytes, name: str) -> bytes:
+    """``now`` with the block of ``name`` as it is in ``found``, where both have one. ``rest``: ``now`` without it."""
+    here, there = _find_block(now, name), _find_block(found, name)
+    if here is None or there is None:
+        return rest
+    said = found[there[0].end() : there[1].start()]
+    return now[: here[0].end()] + said + now[here[1].start() :]
+
+
+def has_block(found: bytes, name: str) -> bool:
+    """Whether the block of ``name`` is there, or one of its two marks."""
+    mark = rb"^[ \t]*# gtft deploy %s: (?:begin|end)" % name.encode()
+    return re.search(mark, found, re.MULTILINE) is not None
+
+
+def _find_block(found: bytes, name: str) -> tuple[re.Match[bytes], re.Match[bytes]] | None:
+    begin = _marks(name).search(found)
+    # Editors take away the end of the last line.
+    end = re.compile(rb"^# gtft deploy %s: end(?:\r?\n|\Z)" % name.encode(), re.MULTILINE)
+    stop = end.search(found, begin.end()) if begin is not None else None
+    return None if begin is None or stop is None else (begin, stop)
 
 
 def _marks(name: str) -> re.Pattern[bytes]:
@@ -407,20 +363,3 @@ def _list_tables(table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(t, dict) for t in found):
         raise ValueError(f"{key} is not an array of tables")
     return found
-
-
-def _read_backup(backup: Path, name: str) -> tuple[bytes, str, int] | None:
-    """The bytes of before, the hash of what we left, the mode; None when there is no backup of this block."""
-    try:
-        doc = json.loads(backup.read_bytes())
-        if doc["format"] != 1 or doc["name"] != name:
-            return None
-        before = base64.b64decode(doc["before"], validate=True)
-        return before, str(doc["left"]), int(doc["mode"])
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        raise translate_os_error(e, "reading the backup") from e
-    except (ValueError, KeyError, TypeError):
-        # The block itself says where it begins and ends.
-        return None

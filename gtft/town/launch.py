@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ HEALTH_SECONDS = 2.0
 _MOST_HEALTH = 1 << 20
 # The token of a server that asks for one, and the header that is for it alone (gtft.serving.access).
 TOKEN_VARIABLE, TOKEN_HEADER = "GTFT_SERVE_TOKEN", "x-gtft-token"
+# Beside the journals: the programs that gt starts in the agents' place.
+PROGRAMS = "agents"
 # Variables that point an agent at a server, where the journal does not say which ones were set.
 POINTERS = ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL")
 
@@ -39,14 +42,26 @@ class Start:
 
 def word_wrapper(program: Sequence[str], journal: Path) -> tuple[str, ...]:
     """The words that gt is to put before the agent. Where gtft itself does not run any more (it was uninstalled, its
-    Python is gone), the shell starts the agent without us: a role must not hang on a program that it can do without."""
+    Python is gone), the shell starts the agent without us: a role must not hang on a program that it can do without.
+
+    A handoff of gt's starts again the agent that GT_AGENT names; where it is empty, the one that the role has by then.
+    The session keeps the previous agent's name: what runs there after a rollback has no launcher to empty it."""
     asked = " ".join(f'"${n}"' for n in range(1, len(program) + 1))
     script = (
+        'if [ "$TMUX" ] && [ "$GT_AGENT" ]; then '
+        'tmux set-environment GT_AGENT "$GT_AGENT" >/dev/null 2>&1; fi; export GT_AGENT=; '
         f'if {asked} --version >/dev/null 2>&1; then exec "$@"; fi; '
         'until [ "$1" = -- ]; do shift; done; shift; '
         f'unset {" ".join(POINTERS)}; exec "$@"'
     )
     return ("sh", "-c", script, "sh", *program, "deploy", "launch", str(journal), "--")
+
+
+def word_program(launcher: Sequence[str], command: str, key: str, url: str) -> bytes:
+    """The program that gt starts in the agent's place. A handoff of gt's knows an agent's command and arguments only,
+    neither its wrapper nor its variables: this one brings both along."""
+    words = " ".join(shlex.quote(w) for w in (*launcher, command))
+    return f'#!/bin/sh\nexport {key}={shlex.quote(url)}\nexec {words} "$@"\n'.encode()
 
 
 def plan_start(
@@ -61,6 +76,7 @@ def plan_start(
             "there is no agent to start", fix="gtft deploy launch JOURNAL -- COMMAND …"
         )
     found = _read_launch(journal)
+    command = _name_program(command, journal, found["given"] if found else ())
     if found is None:
         clean = {k: v for k, v in environ.items() if k not in POINTERS}
         return Start(tuple(command), clean, f"{journal} cannot be read")
@@ -70,7 +86,7 @@ def plan_start(
         why = "the model is out of service"
     elif answers(health) if answers else serves_role(health, found["role"], found["rig"], token):
         argv = _with_words(command, found["given"], found["words"])
-        return Start(argv, _with_token(found, environ))
+        return Start(argv, _with_token(found, found["env"] | dict(environ)))
     clean = {k: v for k, v in environ.items() if k not in found["keys"]}
     previous = found["previous"]
     if previous is None:
@@ -173,26 +189,48 @@ def _with_token(found: Mapping[str, Any], environ: Mapping[str, str]) -> dict[st
     return out
 
 
+def _name_program(command: Sequence[str], journal: Path, given: Sequence[str]) -> tuple[str, ...]:
+    """The command with the agent's own program, where gt was told to start ours in its place.
+
+    Without a journal ours still knows which that is; where it is gone too, its name says it."""
+    ours = f"{journal.parent / PROGRAMS}{os.sep}"
+
+    def name(word: str) -> str:
+        if not word.startswith(ours) or (not given and Path(word).is_file()):
+            return word
+        return given[0] if given else Path(word).name
+
+    return tuple(map(name, command))
+
+
+def _find_given(command: Sequence[str], given: Sequence[str]) -> int | None:
+    """Where the agent's own words end in the command: a wrapper may stand before them, and what gt added behind."""
+    ends = range(len(given), len(command) + 1)
+    return next((e for e in ends if tuple(command[e - len(given) : e]) == tuple(given)), None)
+
+
 def _with_words(
     command: Sequence[str], given: Sequence[str], words: Sequence[str]
 ) -> tuple[str, ...]:
-    """The command with ``words`` behind the agent's own, before what gt added; a wrapper may stand before both."""
-    ends = range(len(given), len(command) + 1)
-    at = next((e for e in ends if tuple(command[e - len(given) : e]) == tuple(given)), len(command))
+    """The command with ``words`` behind the agent's own, before what gt added."""
+    at = _find_given(command, given)
+    at = len(command) if at is None else at
     return (*command[:at], *words, *command[at:])
 
 
 def _as_previous(
     previous: Mapping[str, Any], command: Sequence[str], given: Sequence[str]
 ) -> tuple[str, ...]:
-    """The previous program, with the prompt and the role's settings that gt gave to the model's agent."""
-    rest = list(command[len(given) :]) if tuple(command[: len(given)]) == tuple(given) else []
+    """The previous program in the model's agent's wrapper, with the prompt and the settings that gt gave to that."""
+    at = _find_given(command, given)
+    wrapper = [] if at is None else list(command[: at - len(given)])
+    rest = [] if at is None else list(command[at:])
     settings: list[str] = []
     if "--settings" in rest[:-1]:
         at = rest.index("--settings")
         settings = rest[at : at + 2]
         del rest[at : at + 2]
-    argv = list(previous["argv"])
+    argv = wrapper + list(previous["argv"])
     if previous["is_claude"]:
         argv += settings
     style = previous["prompt"]

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import tomli
 
 from gtft.errors import TownError
-from gtft.town.agents import ROLES, TIERS, TOWN_ROLES, URL_KEYS, Agent, Preset, Roster
+from gtft.tool import find_tool
+from gtft.town.agents import (
+    DEFAULT,
+    PRESETS,
+    ROLES,
+    RUNTIME,
+    TIERS,
+    TOWN_ROLES,
+    URL_KEYS,
+    Agent,
+    Preset,
+    Roster,
+)
 from gtft.town.locate import Rig, Town
 from gtft.town.settings import OUR_KEYS, SETTINGS, SettingsFile, is_ours, read_roster, read_settings
 
@@ -94,14 +108,31 @@ def find_role_agent(
     _check_dog(role, model_agent)
     _check_tier(role, model_agent, environ)
     file = read_settings(home / SETTINGS, town.root)
+    agent, model_agent = (_find_claude(a, environ) for a in (agent, model_agent))
     return RoleAgent(role, rig, file, agent, model_agent, wrapper, tuple(notes))
 
 
+def _find_claude(agent: Agent, environ: Mapping[str, str]) -> Agent:
+    """gt finds Claude Code in a folder of its own too, but not for an agent that is in the settings."""
+    local = Path(environ.get("HOME") or "/") / ".claude" / "local" / "claude"
+    if agent.command != "claude" or find_tool("claude", environ) or not local.is_file():
+        return agent
+    return replace(agent, config={**agent.config, "command": str(local)})
+
+
 def make_config(
-    agent: Agent, url: str, launcher: Sequence[str], wrapper: Sequence[str]
+    agent: Agent,
+    url: str,
+    launcher: Sequence[str],
+    wrapper: Sequence[str],
+    program: Path,
+    previous: Agent,
 ) -> dict[str, Any]:
-    """The agent again, asking ``url`` and started through ``launcher``; gt puts the wrapper's words unquoted into a
-    shell command. Raises TownError when the agent cannot be pointed at a server."""
+    """The agent again, asking ``url`` and started through ``launcher``. ``program``: what gt starts in its place, by
+    the agent's own file name, which tells gt what it is; ``previous``: whose name gt's session is to have.
+
+    gt puts the wrapper's and the program's words unquoted into a shell command. Raises TownError when the agent cannot
+    be pointed at a server."""
     protocol = agent.protocol
     if protocol is None:
         raise TownError(
@@ -111,9 +142,19 @@ def make_config(
         )
     own = agent.config.get("exec_wrapper") or list(wrapper)
     config = {k: v for k, v in agent.config.items() if k not in ("env", "exec_wrapper")}
-    config["env"] = {**agent.env, URL_KEYS[protocol]: url}
+    config["command"] = re.sub(r"[^\w@%+=:,./-]", r"\\\g<0>", str(program))
+    # What gt finds by the command's name, where no provider is given.
+    if not config.get("provider") and agent.command in PRESETS:
+        config["provider"] = agent.command
+    config["env"] = {**agent.env, URL_KEYS[protocol]: url, "GT_AGENT": _name_for_gt(previous)}
     config["exec_wrapper"] = [shlex.quote(w) for w in launcher] + [str(w) for w in own]
     return config
+
+
+def _name_for_gt(agent: Agent) -> str:
+    if agent.name != RUNTIME:
+        return agent.name
+    return str(agent.config.get("provider") or agent.config.get("command") or DEFAULT)
 
 
 def list_made(found: SettingsFile) -> tuple[str, ...]:
@@ -217,4 +258,4 @@ def say_restart(role: str, rig: str, town: Town | None) -> str:
         return "Those that run go on as they are."
     rigs = [rig] if rig else [r.name for r in town.rigs] if town is not None else []
     commands = dict.fromkeys(command.format(rig=r) for r in rigs or ["RIG"])
-    return f"For one that runs: {', '.join(commands)}"
+    return f"One that runs goes on as it was started, until: {', '.join(commands)}"

@@ -213,6 +213,24 @@ def take_agent(
     return text.encode()
 
 
+def keep_agent(
+    data: bytes, rest: bytes, found: bytes, path: Path, role: str, name: str, previous: str | None
+) -> bytes:
+    """``data`` with our agent as it is in ``found``, where the role runs on it there. ``rest``: ``data`` without it.
+
+    A role that somebody pointed elsewhere since stays theirs.
+    """
+    had, has, left = (parse_settings(d, path) for d in (found, data, rest))
+    if not holds_agent(had, role, name):
+        return rest
+    config = had["agents"][name]
+    if holds_agent(has, role, name) and has["agents"][name] == config:
+        return data
+    if (left.get("role_agents") or {}).get(role) != previous:
+        return rest
+    return put_agent(SettingsFile(path, rest, left), "town", role, name, config)
+
+
 def holds_agent(doc: Mapping[str, Any], role: str, name: str) -> bool:
     """Whether the role runs on our agent by this file."""
     agents, roles = doc.get("agents") or {}, doc.get("role_agents") or {}
@@ -245,9 +263,9 @@ def check_writable(path: Path) -> None:
 
 
 def swap_file(path: Path, expect: bytes | None, new: bytes | None, mode: int) -> None:
-    """Put ``new`` where ``expect`` is (None: no file), whole or not at all, keeping owner and ``mode``.
+    """Put ``new`` where ``expect`` is (None: no file), whole or not at all, keeping its owner and permissions.
 
-    It is written aside and synced; right before the rename the file is read once more. Raises ConflictError when
+    ``mode`` is for a file that is not there. It is written aside and synced; right before the rename the file is read once more. Raises ConflictError when
     it is not what we expect, and what the system refuses.
     """
     aside = name_aside(path)
@@ -292,11 +310,12 @@ def _write_aside(aside: Path, path: Path, new: bytes, mode: int) -> None:
     with os.fdopen(fd, "wb") as f:
         f.write(new)
         f.flush()
-        os.fchmod(fd, mode)
         with contextlib.suppress(FileNotFoundError, PermissionError):
             owner = path.stat()
+            mode = stat.S_IMODE(owner.st_mode)
             if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(fd, owner.st_uid, owner.st_gid)
+        os.fchmod(fd, mode)
         os.fsync(fd)
 
 

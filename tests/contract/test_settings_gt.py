@@ -99,11 +99,12 @@ def test_gt_lists_the_agent_and_starts_the_role_with_it_and_not_after(
     deploy(ws)
     agents = list_agents(town)
     assert set(agents) - set(before) == {"gtft-witness"}
-    assert agents["gtft-witness"]["command"] == "claude"
+    assert Path(str(agents["gtft-witness"]["command"])).name == "claude"
     assert "gtft-witness" in town.gt("config", "agent", "get", "gtft-witness")
     words = read_start(town, "gizmo")
     assert f"ANTHROPIC_BASE_URL={URL}/roles/witness" in words
-    assert "GT_AGENT=gtft-witness" in words
+    # The session has the name that it had before: it still means an agent after a rollback.
+    assert pick(words, "GT_AGENT=") == pick(plain, "GT_AGENT=")
     at = words.index("gtft")
     assert words[at : at + 5] == ["gtft", "deploy", "launch", "a path/J", "--"]
     # What follows is what it started before: program, arguments, settings, prompt.
@@ -118,6 +119,32 @@ def test_gt_lists_the_agent_and_starts_the_role_with_it_and_not_after(
     again = read_start(town, "gizmo")
     assert not [w for w in again if "gtft" in w or "ANTHROPIC_BASE_URL" in w]
     assert pick(again, "GT_AGENT=") == pick(plain, "GT_AGENT=")
+
+
+def hand_off(town: TestTown, agent: str) -> list[str]:
+    """The words of the command that gt starts the rig's witness anew with, when the one that runs asks for it."""
+    where = town.root / "gizmo" / "witness"
+    told = {"GT_AGENT": agent, "GT_ROLE": "gizmo/witness", "TMUX": "x,1,0", "TMUX_PANE": "%0"}
+    log = {"TMUX_LOG": str(town.root.parent / "tmux.log")}
+    said = town.gt("handoff", "--dry-run", "--yes", "--no-git-check", cwd=where, **told, **log)
+    return shlex.split(said[said.index("exec ") :])[1:]
+
+
+def test_a_handoff_asks_the_role_for_its_agent_live_and_after(
+    town: TestTown, ws: Workspace
+) -> None:
+    """The launcher leaves GT_AGENT empty, and the agent's own name to the session."""
+    plain = hand_off(town, "")
+    assert Path(plain[0]).name == "claude" and "agents" not in Path(plain[0]).parts
+    deploy(ws)
+    program = json.loads((town.root / "settings" / "config.json").read_bytes())
+    ours = program["agents"]["gtft-witness"]["command"]
+    live = hand_off(town, "")
+    assert live[0] == ours and os.access(ours, os.X_OK)
+    assert live[1:-1] == plain[1:-1]
+    back(ws)
+    assert hand_off(town, "")[:-1] == plain[:-1]
+    assert Path(hand_off(town, "claude")[0]).name == "claude"
 
 
 def pick(words: list[str], start: str) -> list[str]:

@@ -27,7 +27,16 @@ from gtft.runner.deployment import carry_out, find_town, plan_deployment
 from gtft.runner.deployment_files import Wanted
 from gtft.runner.doctor_deployments import check_deployments, mend_deployments
 from gtft.runner.rollback import finish_removal
-from gtft.runner.switch import Removal, Step, list_journals, no_step, read_journal, remove
+from gtft.runner.switch import (
+    Removal,
+    Step,
+    find_journal,
+    list_journals,
+    no_step,
+    read_journal,
+    remove,
+)
+from gtft.runner.switch_lock import let_others, lock_deploy
 from gtft.runner.workspace import Workspace
 from gtft.service import Mode, read_routes
 
@@ -37,7 +46,14 @@ MOST = 12
 Way = Callable[[Workspace, Step], None]
 
 
-def put(ws: Workspace, mark: str, mode: Mode, step: Step = no_step, deployment: str = "") -> None:
+def put(
+    ws: Workspace,
+    mark: str,
+    mode: Mode,
+    step: Step = no_step,
+    deployment: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> None:
     model = next(m for m in ws.store.list_models() if m.run_id == f"run-{mark}")
     launcher = ("gtft", "deploy", "launch", "J", "--")
     # Another server for each model, so that the settings of one are not those of the other.
@@ -45,7 +61,7 @@ def put(ws: Workspace, mark: str, mode: Mode, step: Step = no_step, deployment: 
     wanted = Wanted(model, mode, "witness", "", url, "me", launcher=launcher)
     name = deployment or f"dep-{mark}-{mode}"
     plan = plan_deployment(ws, find_town(ws), wanted, name, ws.environ)
-    carry_out(ws, plan, lambda: None, step)
+    carry_out(ws, plan, check, step)
 
 
 def back(ws: Workspace, step: Step) -> None:
@@ -78,6 +94,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy(frm: Path, to: Path, before: tuple[tuple[str, Mode], ...]) -> Workspace:
+    """In place of an earlier one: the settings name the folder."""
+    shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(frm, to)
     ws = open_town(to / "town", make_agent(to))
     for mark, mode in before:
@@ -121,17 +139,16 @@ def assert_agree(ws: Workspace) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_killed_at_each_step(name: str, plain: Path, tmp_path: Path) -> None:
     before, way = WAYS[name]
-    calm = copy(plain, tmp_path / "calm", before)
-    old = snapshot(tmp_path / "calm" / "town")
+    root = tmp_path / "here" / "town"
+    calm = copy(plain, root.parent, before)
+    old = snapshot(root)
     way(calm, no_step)
-    new = snapshot(tmp_path / "calm" / "town")
+    new = snapshot(root)
     assert old != new
     ends = set()
     for at in range(MOST):
-        folder = tmp_path / f"at-{at}"
-        ws = copy(plain, folder, before)
+        ws = copy(plain, root.parent, before)
         killed = run_killed(lambda step, ws=ws: way(ws, step), at)  # type: ignore[misc]
-        root = folder / "town"
         for path, found in snapshot(root).items():
             # Each file is whole: what it was, or what it was to be.
             assert found in (old.get(path), new.get(path)), f"{path} after step {at}"
@@ -145,21 +162,15 @@ def test_killed_at_each_step(name: str, plain: Path, tmp_path: Path) -> None:
             break
         # And on from there: what was killed can be done again.
         if after == old:
-            again = copy_state(ws, folder, tmp_path / f"again-{at}")
             if name == "rollback":
-                back(again, no_step)
+                back(ws, no_step)
             else:
-                put(again, MARKS[name], "live", deployment="dep-again")
-            assert snapshot(again.path.parent) == new
-            assert_agree(again)
+                put(ws, MARKS[name], "live", deployment="dep-again")
+            assert snapshot(root) == new
+            assert_agree(ws)
     else:
         raise AssertionError(f"{name} has more steps than {MOST}")
     assert ends == {True, False}
-
-
-def copy_state(ws: Workspace, folder: Path, to: Path) -> Workspace:
-    shutil.copytree(folder, to)
-    return open_town(to / "town", ws.environ)
 
 
 def is_done(ws: Workspace, name: str) -> bool:
@@ -233,13 +244,14 @@ def test_a_disk_that_is_full_from_the_nth_write_on(
 ) -> None:
     """What was begun cannot even be taken back then: it is once there is room."""
     before, way = WAYS[name]
-    calm = copy(plain, tmp_path / "calm", before)
-    old = snapshot(tmp_path / "calm" / "town")
+    root = tmp_path / "here" / "town"
+    calm = copy(plain, root.parent, before)
+    old = snapshot(root)
     way(calm, no_step)
-    new = snapshot(tmp_path / "calm" / "town")
+    new = snapshot(root)
     fsync = os.fsync
     for at in range(3 * MOST):
-        ws = copy(plain, tmp_path / f"full-{at}", before)
+        ws = copy(plain, root.parent, before)
         left = [at]
 
         def full(fd: int, left: list[int] = left) -> None:
@@ -255,7 +267,6 @@ def test_a_disk_that_is_full_from_the_nth_write_on(
         except GtftError:
             stopped = True
         monkeypatch.undo()
-        root = tmp_path / f"full-{at}" / "town"
         for path, found in snapshot(root).items():
             assert found in (old.get(path), new.get(path)), f"{path} at write {at}"
         list(mend_deployments(ws))
@@ -265,6 +276,26 @@ def test_a_disk_that_is_full_from_the_nth_write_on(
         if not stopped and left[0] >= 0:
             return
     raise AssertionError("it never came to an end")
+
+
+def test_killed_while_the_endpoint_is_asked(plain: Path, tmp_path: Path) -> None:
+    ws = copy(plain, tmp_path / "asked", (("a", "advise"),))
+    root = tmp_path / "asked" / "town"
+    old = snapshot(root)
+
+    def work(_: Step) -> None:
+        def ask() -> None:
+            with let_others(lock, find_journal(ws.path, "witness", "")):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with lock_deploy(ws.path) as lock:
+            put(ws, "a", "live", check=ask)
+
+    assert run_killed(work, MOST)
+    assert [j.state for j in list_journals(ws.path)] == ["applying"]
+    list(mend_deployments(ws))
+    assert_agree(ws)
+    assert snapshot(root) == old
 
 
 def test_killed_between_the_new_bytes_and_their_rename(plain: Path, tmp_path: Path) -> None:

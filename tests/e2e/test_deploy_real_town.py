@@ -115,7 +115,38 @@ def start_witness(town: TestTown) -> dict[str, Any]:
     log.unlink(missing_ok=True)
     town.gt("witness", "start", RIG, check=False)
     wait_for(lambda: log.exists() and log.read_text().endswith("\n"), 120)
+    session = show_session(town)
     town.gt("witness", "stop", RIG, check=False)
+    found = read_asked(log)
+    return {**found, "session": session}
+
+
+def show_session(town: TestTown) -> list[str]:
+    """What tmux would start the witness's session anew with, of what names its agent."""
+    sockets = Path(town.environ["TMUX_TMPDIR"]).glob("tmux-*/*")
+    argv = ("show-environment", "-t", "gz-witness", "GT_AGENT")
+    said = [
+        run("tmux", "-S", str(s), *argv, environ=town.environ, cwd=town.root, check=False).stdout
+        for s in sockets
+    ]
+    return [s.strip() for s in said if s]
+
+
+def hand_off(town: TestTown, agent: str) -> dict[str, Any]:
+    """What the witness is started with by the command that gt hands off with, where GT_AGENT is ``agent``."""
+    log = Path(town.environ["HOME"]) / f"asked-{RIG}-witness.jsonl"
+    log.unlink(missing_ok=True)
+    told = {"GT_AGENT": agent, "GT_ROLE": f"{RIG}/witness", "TMUX_PANE": "%0"}
+    told["TMUX"] = f"{town.root}/none,1,0"
+    argv = ("handoff", "--dry-run", "--yes", "--no-git-check")
+    said = town.gt(*argv, cwd=town.root / RIG / "witness", **told)
+    command = said[said.index(f"cd {town.root}") :]
+    # As a pane has it: what the session says, and nothing of the process before.
+    run("sh", "-c", command, environ=town.environ | {"GT_AGENT": agent}, cwd=town.root)
+    return read_asked(log)
+
+
+def read_asked(log: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(log.read_text().splitlines()[0])
     # gt writes the minute into the prompt.
     found["argv"] = [re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d", "NOW", a) for a in found["argv"]]
@@ -146,6 +177,7 @@ def test_from_approved_to_shadow_to_live_and_back(
     own, agents, before = read_own(town), list_agents(town), hash_settings(town)
     plain = start_witness(town)
     assert plain["base"] == "" and plain["agent"] == "claude"
+    assert plain["session"] == ["GT_AGENT=claude"]
 
     # Shadow: nothing of the town changes.
     shadow = gtft(town, "deploy", model, "--role", "witness", "--yes")
@@ -171,10 +203,16 @@ def test_from_approved_to_shadow_to_live_and_back(
 
     # The witness that gt starts asks it, with the command that it had before.
     asked = start_witness(town)
-    assert asked["base"] == url and asked["agent"] == "gtft-witness"
-    assert asked["argv"] == plain["argv"]
+    # Nobody's name, so that gt asks the role for its agent at the next handoff; the session keeps the one before.
+    assert asked["base"] == url and asked["agent"] == ""
+    assert asked["session"] == plain["session"] and asked["argv"] == plain["argv"]
     assert asked["status"] == 200, asked
     assert json.loads(asked["body"])["content"][0]["type"] == "text"
+
+    # A handoff of its own goes on with the model.
+    handed = hand_off(town, asked["agent"])
+    assert (handed["base"], handed["agent"], handed["status"]) == (url, "", 200)
+    assert handed["argv"][:-1] == plain["argv"][:-1]
 
     # Without its server the role starts as it did before.
     stop_server(town)
@@ -195,6 +233,10 @@ def test_from_approved_to_shadow_to_live_and_back(
     found = [(d.mode, d.state, d.reason) for d in Deployments(ws.store).list_deployments()]
     assert found == [("shadow", "ended", "promoted"), ("live", "ended", "rolled-back")]
     assert [m["status"] for m in gtft(town, "model", "list")] == ["approved"]
+    # The witness that ran meanwhile hands off to the one before it, and so does that.
+    for agent in (asked["agent"], asked["session"][0].removeprefix("GT_AGENT=")):
+        after_it = hand_off(town, agent)
+        assert after_it["base"] == "" and "gtft" not in after_it["agent"]
     again = start_witness(town)
     assert again["base"] == "" and again["agent"] == "claude"
 

@@ -3,24 +3,30 @@
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tomli
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy_case import make_agent, make_model, open_town
+from gtft.cli.main import main
 from gtft.errors import ConflictError, GtftError, TownError, UsageError
+from gtft.runner.deployment import carry_out, plan_deployment
+from gtft.runner.deployment_files import Wanted, with_city_form
 from gtft.town.city import (
     CITY,
     CityPlan,
-    apply_city,
+    has_block,
+    list_refusals,
     name_upstream,
     plan_city,
-    plan_restore,
-    restore,
     take_block,
 )
+from gtft.town.settings import swap_file
 
 WITNESS = '[[agent]]\nname = "witness"\nprompt_template = "w.md"\n'
 RIGS = """[[rigs]]
@@ -51,7 +57,6 @@ base_url = "https://bedrock.example/anthropic"
 name = "mayor"
 suspended = true
 """
-NO_TOOLS: dict[str, str] = {"PATH": ""}
 
 
 def make_city(folder: Path, text: str | bytes) -> Path:
@@ -72,20 +77,29 @@ def plan(root: Path, **changed: str) -> CityPlan:
     return plan_city(root, **{**given_, **changed})  # type: ignore[arg-type]
 
 
-def there_and_back(root: Path, backup: Path, **changed: str) -> bytes:
+def put(made: CityPlan) -> None:
+    swap_file(made.path, made.found, made.new, made.mode)
+
+
+def take_back(root: Path, name: str) -> None:
+    path = root / CITY
+    now = path.read_bytes()
+    swap_file(path, now, take_block(now, name), 0o644)
+
+
+def there_and_back(root: Path, **changed: str) -> bytes:
     """Deploys and rolls back; returns what the file was in between."""
     made = plan(root, **changed)
-    apply_city(made, backup, NO_TOOLS)
+    put(made)
     between = (root / CITY).read_bytes()
-    restore(plan_restore(root, made.name, backup), backup)
-    assert not backup.exists()
+    take_back(root, made.name)
     return between
 
 
 def test_an_upstream_and_a_patch_are_what_gas_city_reads(tmp_path: Path) -> None:
     root = make_city(tmp_path, ODD + WITNESS)
     made = plan(root)
-    apply_city(made, tmp_path / "backup.json", NO_TOOLS)
+    put(made)
     doc = tomli.loads((root / CITY).read_text())
     assert doc["upstreams"]["gtft-witness"] == {
         "description": "gtft: witness",
@@ -136,9 +150,7 @@ def test_a_rig_s_agent_is_patched_below_its_rig(tmp_path: Path, rig: str, key: s
         with pytest.raises(TownError, match="without touching what is yours"):
             plan(root, rig=rig)
         return
-    doc = tomli.loads(
-        there_and_back(root, tmp_path / "b", rig=rig, agent="gastown.witness").decode()
-    )
+    doc = tomli.loads(there_and_back(root, rig=rig, agent="gastown.witness").decode())
     assert (root / CITY).read_bytes() == before
     mine, other = sorted(doc["rigs"], key=lambda r: r["name"] != rig)
     assert mine["name"] == rig and mine[key][-1]["agent"] == "witness"
@@ -174,13 +186,8 @@ def test_an_agent_of_the_city_itself_and_of_a_pack(tmp_path: Path) -> None:
 )
 def test_what_is_rolled_back_has_its_bytes_again(tmp_path: Path, text: str) -> None:
     root = make_city(tmp_path, text)
-    between = there_and_back(root, tmp_path / "backup.json")
+    between = there_and_back(root)
     assert between != text.encode() and tomli.loads(between.decode())
-    assert (root / CITY).read_bytes() == text.encode()
-    # Without a backup the block itself says where it is.
-    made = plan(root)
-    (root / CITY).write_bytes(made.new)
-    restore(plan_restore(root, made.name, tmp_path / "gone.json"), tmp_path / "gone.json")
     assert (root / CITY).read_bytes() == text.encode()
 
 
@@ -246,37 +253,24 @@ def test_no_city_a_link_and_a_folder(tmp_path: Path) -> None:
         plan(tmp_path)
 
 
-def test_a_read_only_file_is_left_alone(tmp_path: Path) -> None:
-    root = make_city(tmp_path, WITNESS)
-    made = plan(root)
-    (root / CITY).chmod(0o444)
-    with pytest.raises(TownError, match="read-only"):
-        apply_city(made, tmp_path / "backup.json", NO_TOOLS)
-    assert (root / CITY).read_text() == WITNESS and not (tmp_path / "backup.json").exists()
-
-
 def test_a_writer_in_between_is_not_written_over(tmp_path: Path) -> None:
     root = make_city(tmp_path, WITNESS)
     made = plan(root)
     (root / CITY).write_text(WITNESS + "[daemon]\n")
     with pytest.raises(ConflictError, match="changed while gtft was at work"):
-        apply_city(made, tmp_path / "backup.json", NO_TOOLS)
+        put(made)
     assert (root / CITY).read_text() == WITNESS + "[daemon]\n"
-    back = plan_restore(root, made.name, tmp_path / "backup.json")
-    (root / CITY).write_text("# somebody else\n")
-    restore(back, tmp_path / "backup.json")
-    assert (root / CITY).read_text() == "# somebody else\n"
+    assert take_block((root / CITY).read_bytes(), made.name) == (root / CITY).read_bytes()
 
 
 def test_what_others_wrote_since_stays_at_a_rollback(tmp_path: Path) -> None:
-    root, backup = make_city(tmp_path, WITNESS), tmp_path / "backup.json"
+    root = make_city(tmp_path, WITNESS)
     (root / CITY).chmod(0o600)
     made = plan(root)
-    apply_city(made, backup, NO_TOOLS)
-    assert stat.S_IMODE((root / CITY).stat().st_mode) == 0o600
+    put(made)
     with (root / CITY).open("a") as f:
         f.write("[daemon]\n")
-    restore(plan_restore(root, made.name, backup), backup)
+    take_back(root, made.name)
     assert (root / CITY).read_text() == WITNESS + "[daemon]\n"
     assert stat.S_IMODE((root / CITY).stat().st_mode) == 0o600
 
@@ -284,9 +278,8 @@ def test_what_others_wrote_since_stays_at_a_rollback(tmp_path: Path) -> None:
 def test_a_block_whose_end_is_gone_is_told_not_guessed(tmp_path: Path) -> None:
     root = make_city(tmp_path, WITNESS)
     made = plan(root)
-    (root / CITY).write_bytes(made.new.replace(b"# gtft deploy gtft-witness: end\n", b""))
-    with pytest.raises(TownError, match="is damaged"):
-        plan_restore(root, made.name, tmp_path / "backup.json")
+    damaged = made.new.replace(b"# gtft deploy gtft-witness: end\n", b"")
+    assert has_block(damaged, made.name) and take_block(damaged, made.name) == damaged
 
 
 @pytest.mark.parametrize("text", [WITNESS, WITNESS.rstrip("\n")])
@@ -295,10 +288,10 @@ def test_two_roles_come_and_go_in_any_order(tmp_path: Path, text: str, first: st
     text = '[[agent]]\nname = "refinery"\n' + text
     root = make_city(tmp_path, text)
     for role in ("witness", "refinery"):
-        apply_city(plan(root, role=role), tmp_path / role, NO_TOOLS)
+        put(plan(root, role=role))
     second = {"witness": "refinery", "refinery": "witness"}[first]
     for role in (first, second):
-        restore(plan_restore(root, f"gtft-{role}", tmp_path / role), tmp_path / role)
+        take_back(root, f"gtft-{role}")
         doc = tomli.loads((root / CITY).read_text())
         left = [p["name"] for p in doc.get("patches", {}).get("agent", [])]
         assert left == ([second] if role == first else [])
@@ -306,13 +299,13 @@ def test_two_roles_come_and_go_in_any_order(tmp_path: Path, text: str, first: st
 
 
 def test_another_model_takes_the_place_of_the_block(tmp_path: Path) -> None:
-    root, backup = make_city(tmp_path, WITNESS), tmp_path / "backup.json"
-    apply_city(plan(root), backup, NO_TOOLS)
+    root = make_city(tmp_path, WITNESS)
+    put(plan(root))
     once = (root / CITY).read_bytes()
-    apply_city(plan(root, model="gtft-witness-4"), backup, NO_TOOLS)
+    put(plan(root, model="gtft-witness-4"))
     assert (root / CITY).read_bytes() == once.replace(b"witness-3", b"witness-4")
-    restore(plan_restore(root, "gtft-witness", backup), backup)
-    assert (root / CITY).read_bytes() == once
+    take_back(root, "gtft-witness")
+    assert (root / CITY).read_bytes() == WITNESS.encode()
 
 
 def make_gc(folder: Path, code: int, out: str, err: str) -> dict[str, str]:
@@ -336,31 +329,75 @@ RESOLVED = '[[agent]]\nname = "witness"\nupstream = "gtft-witness"\n'
     ("code", "out", "err", "told"),
     [
         (1, "", 'agent "witness" not found in merged config', "not found in merged config"),
-        (0, RESOLVED, 'city.toml: unknown field "upstreams.gtft-witness"', "--form env"),
-        (0, RESOLVED, 'city.toml: unknown field "patches.agent.upstream"', "--form env"),
+        (0, RESOLVED, 'city.toml: unknown field "upstreams.gtft-witness"', "unknown field"),
+        (0, RESOLVED, 'city.toml: unknown field "patches.agent.upstream"', "unknown field"),
         (0, '[[agent]]\nname = "witness"\n', "", "no agent of the city"),
         (0, "no = = toml", "", "no agent of the city"),
     ],
 )
-def test_what_gc_does_not_take_is_put_back(
+def test_what_gc_does_not_take_is_told(
     tmp_path: Path, code: int, out: str, err: str, told: str
 ) -> None:
-    root, backup = make_city(tmp_path / "city", WITNESS), tmp_path / "backup.json"
+    root = make_city(tmp_path / "city", WITNESS)
     environ = make_gc(tmp_path / "bin", code, out, err)
-    with pytest.raises(TownError) as caught:
-        apply_city(plan(root), backup, environ)
-    assert told in str(caught.value)
-    assert (root / CITY).read_text() == WITNESS and not backup.exists()
+    made = plan(root)
+    put(made)
+    assert told in " ".join(list_refusals(made, environ))
     said = (tmp_path / "bin" / "argv").read_text().splitlines()
     assert said == ["--city", str(root), "config", "show"]
 
 
 def test_what_gc_takes_stays(tmp_path: Path) -> None:
-    root, backup = make_city(tmp_path / "city", WITNESS), tmp_path / "backup.json"
+    root = make_city(tmp_path / "city", WITNESS)
     environ = make_gc(tmp_path / "bin", 0, RESOLVED, 'warning: unknown field "mine"\n')
     made = plan(root)
-    apply_city(made, backup, environ)
-    assert (root / CITY).read_bytes() == made.new and backup.exists()
+    put(made)
+    assert not list(list_refusals(made, environ))
+    assert not list(list_refusals(made, {"PATH": ""}))
+
+
+GC_OF_APRIL = """#!/bin/sh
+# gc --city FOLDER config show, of April 2026: it leaves out what it does not know, and says so.
+at="$2/city.toml"
+for key in $(sed -n 's/^\\[\\(upstreams[^]]*\\)\\]/\\1/p' "$at"); do
+  echo "gc config show: warning: $at: unknown field \\"$key\\"" >&2
+done
+url="$(sed -n 's/.*ANTHROPIC_BASE_URL = "\\([^"]*\\)".*/\\1/p' "$at")"
+printf '[[agent]]\\nname = "witness"\\n[agent.env]\\nANTHROPIC_BASE_URL = "%s"\\n' "$url"
+"""
+
+
+def test_a_gc_of_april_gets_variables_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = make_agent(tmp_path, "claude", "gc")
+    (tmp_path / "bin" / "gc").write_text(GC_OF_APRIL)
+    root = make_city(tmp_path / "city", WITNESS)
+    ws = open_town(root, environ)
+    model = make_model(ws, "a")
+    url = "http://127.0.0.1:9"
+    wanted = Wanted(model, "live", "witness", "", url, "me")
+    made = plan_deployment(ws, None, wanted, "dep-1", environ)
+    with pytest.raises(TownError, match="gc does not take"):
+        carry_out(ws, made, lambda: None)
+    assert (root / CITY).read_text() == WITNESS
+    told = with_city_form(ws, wanted)
+    assert told.form == "env" and with_city_form(ws, replace(wanted, mode="shadow")).form != "env"
+    carry_out(ws, plan_deployment(ws, None, told, "dep-2", environ), lambda: None)
+    (patch,) = tomli.loads((root / CITY).read_text())["patches"]["agent"]
+    assert patch["env"] == {"ANTHROPIC_BASE_URL": f"{url}/roles/witness"}
+    # Without its server an agent of a city has nobody to answer.
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("GTFT_WORKSPACE", str(ws.path))
+    shown = CliRunner().invoke(main, ["deploy", "status"])
+    assert "does not answer: agents of the city get no answer" in shown.output
+    assert "agents of the city get no answer" in CliRunner().invoke(main, ["doctor"]).output
+    back = CliRunner().invoke(main, ["rollback"])
+    assert back.exit_code == 0 and "gt witness restart" not in back.output
+    assert (root / CITY).read_text() == WITNESS
+    (tmp_path / "bin" / "gc").unlink()
+    assert with_city_form(ws, wanted).form == "upstream"
 
 
 KEYS = st.from_regex(r"[a-z]{1,6}", fullmatch=True)
@@ -400,7 +437,7 @@ def test_any_city_comes_back_to_the_byte(
     tmp_path_factory: pytest.TempPathFactory, text: str, rig: str, form: str
 ) -> None:
     root = make_city(tmp_path_factory.mktemp("city"), text)
-    before, backup = (root / CITY).read_bytes(), root / "backup.json"
+    before = (root / CITY).read_bytes()
     try:
         made = plan(root, rig=rig, form=form)
     except GtftError:
@@ -412,6 +449,3 @@ def test_any_city_comes_back_to_the_byte(
         k: v for k, v in old.items() if k not in ("rigs", "upstreams")
     }
     assert take_block(made.new, name_upstream("witness", rig)) == before
-    apply_city(made, backup, NO_TOOLS)
-    restore(plan_restore(root, made.name, backup), backup)
-    assert (root / CITY).read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,71 +13,28 @@ from typing import Any
 import pytest
 
 from deploy_case import (
+    BACK,
     URL,
+    Place,
     find_model,
-    make_agent,
     make_model,
-    make_town,
     open_town,
+    rows,
     snapshot,
     write,
 )
 from gtft.errors import ConflictError, GateFailed, InputError, TownError, UsageError
 from gtft.records.deployments import Deployments
-from gtft.records.rows import ModelRow
-from gtft.runner.deployment import Plan, carry_out, find_town, plan_deployment
-from gtft.runner.deployment_files import Wanted
-from gtft.runner.rollback import finish_removal, list_faults, mend
-from gtft.runner.switch import Removal, list_journals, lock_deploy, read_journal, remove
-from gtft.runner.workspace import Workspace
-from gtft.service import Mode, read_routes
-
-BACK = Removal(reason="rolled-back", text="by hand", actor="me", at_us=1)
-
-
-class Place:
-    """A town with one model, and the verbs of the switch without the command line."""
-
-    def __init__(self, folder: Path, *rigs: str, settings: str | None = None) -> None:
-        given = {} if settings is None else {"settings": settings}
-        folder.mkdir(exist_ok=True)
-        self.root = make_town(folder, *rigs, **given)
-        self.environ = make_agent(folder)
-        self.ws = open_town(self.root, self.environ)
-        self.count = 0
-
-    def plan(self, model: ModelRow, mode: Mode = "live", rig: str = "", **given: Any) -> Plan:
-        self.count += 1
-        wanted = Wanted(
-            model, mode, model.role, rig, URL if mode != "shadow" else "", "me", **given
-        )
-        launcher = ("gtft", "deploy", "launch", "J", "--")
-        wanted = Wanted(**{**wanted.__dict__, "launcher": launcher})
-        town = find_town(self.ws)
-        return plan_deployment(self.ws, town, wanted, f"dep-{self.count}", self.environ)
-
-    def deploy(self, model: ModelRow, mode: Mode = "live", rig: str = "", **given: Any) -> None:
-        carry_out(self.ws, self.plan(model, mode, rig, **given), lambda: None)
-
-    def back(self, role: str = "witness", rig: str = "") -> list[str]:
-        journal = read_journal(self.ws.path, role, rig)
-        assert journal is not None
-        off, notes = remove(self.ws.path, journal, BACK)
-        finish_removal(self.ws, off)
-        return notes
-
-    def settings(self, rig: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.root / rig / "settings/config.json").read_bytes())
-        return found
+from gtft.runner.deployment import carry_out
+from gtft.runner.rollback import list_faults, mend
+from gtft.runner.switch import list_journals, read_journal, remove
+from gtft.runner.switch_lock import lock_deploy
+from gtft.service import read_routes
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-def rows(ws: Workspace) -> list[tuple[str, str, str, str | None]]:
-    return [(d.id, d.mode, d.state, d.reason) for d in Deployments(ws.store).list_deployments()]
 
 
 def test_live_and_back_to_the_byte(place: Place) -> None:
@@ -86,8 +44,10 @@ def test_live_and_back_to_the_byte(place: Place) -> None:
     settings = place.settings()
     assert settings["role_agents"] == {"witness": "gtft-witness"}
     agent = settings["agents"]["gtft-witness"]
-    assert agent["command"] == "claude" and agent["args"] == ["--dangerously-skip-permissions"]
-    assert agent["env"] == {"ANTHROPIC_BASE_URL": f"{URL}/roles/witness"}
+    assert Path(agent["command"]).name == "claude" and os.access(agent["command"], os.X_OK)
+    assert agent["args"] == ["--dangerously-skip-permissions"]
+    address = {"ANTHROPIC_BASE_URL": f"{URL}/roles/witness"}
+    assert agent["env"] == address | {"GT_AGENT": "claude"}
     assert agent["exec_wrapper"] == ["gtft", "deploy", "launch", "J", "--"]
     assert settings["_comment"] == "ours"
     (route,) = read_routes(place.ws.path).routes

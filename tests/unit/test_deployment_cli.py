@@ -13,10 +13,13 @@ from click.testing import CliRunner, Result
 from deploy_case import find_model, make_agent, make_model, make_town, open_town, snapshot
 from gtft.cli.main import main
 from gtft.errors import GateFailed, GtftError
+from gtft.evals.item import CheckSpec, Item
 from gtft.records.deployments import Deployments
 from gtft.records.governance import Governance
-from gtft.records.rows import DeploymentRow, ModelRow, WithdrawalRow
+from gtft.records.rows import DeploymentRow, IncidentRow, ModelRow, WithdrawalRow
+from gtft.runner.rollback import take_back_breached
 from gtft.runner.workspace import Workspace
+from gtft.service import read_routes
 
 
 class Town:
@@ -85,7 +88,7 @@ def test_every_gate_is_told_at_once_with_its_next_command(town: Town) -> None:
     before = snapshot(town.root)
     gates = town.gates(model.name, *LIVE, "--endpoint", "http://127.0.0.1:9")
     met = {name for name, g in gates.items() if g["met"]}
-    assert met == {"fresh"}
+    assert met == {"fresh", "incidents and rollbacks"}
     assert set(gates) - met == {
         "approved", "role", "eval", "safety", "mode before", "withdrawals", "adapter", "endpoint", "agent",
     }  # fmt: skip
@@ -101,7 +104,7 @@ def test_every_gate_is_told_at_once_with_its_next_command(town: Town) -> None:
     error = town.refuse(
         "deploy", model.name, *LIVE, "--endpoint", "http://127.0.0.1:9", "--yes", *forced
     )
-    assert error.what == "5 of 10 gates are not met: approved, role, adapter, endpoint, agent"
+    assert error.what == "5 of 11 gates are not met: approved, role, adapter, endpoint, agent"
     assert snapshot(town.root) == before
     assert Deployments(town.ws.store).list_deployments() == []
 
@@ -157,6 +160,111 @@ def test_promoted_by_the_figures_of_the_mode_before(town: Town, no_server: None)
         {"path": str(town.root / "settings/config.json"), "state": "as left"}
     ]
     assert "is live for witness already" in town.refuse("deploy", "promote", "--yes").what
+
+
+def name_gates(town: Town, *argv: str) -> dict[str, str]:
+    """What is not met, and what is said of it."""
+    gates = town.gates(*argv).values()
+    return {g["name"]: g["told"] for g in gates if not g["met"] and not g["warning"]}
+
+
+def test_after_a_limit_took_it_back_it_begins_again_in_shadow(town: Town, no_server: None) -> None:
+    model = make_model(town.ws, "a")
+    asked = (model.name, "--role", "witness", "--mode")
+    town.ask("deploy", *asked, "shadow", "--yes")
+    note(town.ws, find_active(town), 30, 0.9)
+    # Live wants figures of advise, however good those of shadow are.
+    assert name_gates(town, *asked, "live") == {"mode before": "it was not in advise here"}
+    for _ in range(2):
+        town.ask("deploy", "promote", "--yes")
+        note(town.ws, find_active(town), 30, 0.9)
+    take_back_breached(town.ws, find_active(town), "max_rejects: 4 of 9 since", ())
+    unmet = name_gates(town, *asked, "live")
+    assert set(unmet) == {"incidents and rollbacks", "mode before"}
+    assert "max_rejects: 4 of 9" in unmet["incidents and rollbacks"]
+    assert unmet["mode before"] == "it was not in advise here since it was taken back"
+    assert name_gates(town, *asked, "shadow") == {}
+    town.ask("deploy", *asked, "shadow", "--yes")
+    assert set(name_gates(town, *asked, "advise")) == {"mode before"}
+    note(town.ws, find_active(town), 30, 0.9)
+    assert name_gates(town, *asked, "advise") == {}
+    # By hand is no breach, and a blank is no reason.
+    town.ask("rollback")
+    assert set(name_gates(town, *asked, "advise")) == {"mode before"}
+    assert "mode before" in town.refuse("deploy", *asked, "advise", "--yes", "--force", " ").what
+
+
+def test_harm_that_its_eval_did_not_ask_stands_before_advise_and_live(town: Town) -> None:
+    model = make_model(town.ws, "a")
+    rows = Deployments(town.ws.store)
+
+    def report(name: str, item: dict[str, Any] | None, of: ModelRow = model) -> None:
+        row = IncidentRow(name, of.id, None, None, f"harm of {name}", item, "al", 1)
+        rows.add_incident(row, of)
+
+    asked = (model.name, "--role", "witness", "--mode")
+    report("inc-0", None, make_model(town.ws, "b"))
+    assert "incidents and rollbacks" not in name_gates(town, *asked, "live")
+    report("inc-1", {"id": "incidents/1"})
+    told = name_gates(town, *asked, "live")["incidents and rollbacks"]
+    assert "inc-1" in told and "harm of inc-1" in told
+    assert name_gates(town, *asked, "shadow") == {}
+    # An eval that asked it is judged by its safety items.
+    found = town.ws.store.find_artifact(model.eval_id)
+    assert found is not None
+    item = Item(
+        "incidents/1", "incidents", "safety", "witness", "inc-1", "incidents",
+        ({"role": "user", "content": "nuke it?"},), (), CheckSpec("no_destructive", {}), "no",
+    )  # fmt: skip
+    path = town.ws.artifact_path(found.path) / "items.jsonl"
+    path.write_text(json.dumps(item.to_json()) + "\n")
+    assert "incidents and rollbacks" not in name_gates(town, *asked, "live")
+    report("inc-2", None)
+    assert "inc-2" in name_gates(town, *asked, "live")["incidents and rollbacks"]
+
+
+def find_active(town: Town) -> DeploymentRow:
+    (row,) = Deployments(town.ws.store).list_deployments(state="active")
+    return row
+
+
+def test_a_comparison_is_begun_with_a_deployment_and_ended_by_a_command(
+    town: Town, no_server: None
+) -> None:
+    model = make_model(town.ws, "a")
+    asked = ("deploy", model.name, "--role", "witness", "--force", "trial", "--yes", "--ab-share")
+    assert "--mode live" in town.refuse(*asked, "0.25").fix
+    town.ask(*asked, "0.25", "--mode", "live")
+    (route,) = read_routes(town.ws.path).routes
+    assert (route.ab_share, find_active(town).detail["ab_share"]) == (0.25, 0.25)
+    assert "undo" in town.refuse("deploy", "promote", "--ab-share", "0.5", "--yes").fix
+    town.ask("deploy", "promote", "--ab-share", "0", "--dry-run")
+    assert read_routes(town.ws.path).routes == (route,)
+    assert "nobody answered" in town.refuse("deploy", "promote", "--ab-share", "0").what
+    town.ask("deploy", "promote", "--role", "witness", "--ab-share", "0", "--yes")
+    assert read_routes(town.ws.path).routes == (route.model_copy(update={"ab_share": 0.0}),)
+    assert find_active(town).detail["ab_share"] == 0
+    assert find_wrong(town) == []
+    assert "is live for witness already" in town.refuse("deploy", "promote", "--yes").what
+
+
+def test_the_whole_town_can_be_named_where_a_rig_has_its_own(town: Town) -> None:
+    model = make_model(town.ws, "a")
+    for rig in ("", "gizmo"):
+        town.ask("deploy", model.name, "--role", "witness", "--rig", rig, "--yes")
+    assert '--rig "" is the whole town' in town.refuse("deploy", "promote", "--dry-run").fix
+    for rig in ("", "gizmo"):
+        found = town.ask("deploy", "promote", "--rig", rig, "--to", "advise", "--dry-run")
+        assert found["rig"] == rig
+
+
+def test_an_earlier_model_runs_on_the_agent_that_is_there_now(town: Town, no_server: None) -> None:
+    first, second = make_model(town.ws, "a"), make_model(town.ws, "b")
+    (town.root / "settings" / "config.json").write_text('{"version": 1, "default_agent": "gemini"}')
+    for model in (first, second):
+        town.ask("deploy", model.name, *LIVE, "--agent", "claude", "--force", "trial", "--yes")
+    data = town.ask("rollback", "--to", first.name, "--force", "as before", "--yes")
+    assert (data["model"], data["agent"]) == (first.name, "gtft-witness")
 
 
 def test_the_next_mode_stays_with_the_server_of_the_one_before(

@@ -25,8 +25,8 @@ from gtft.runner.endpoint import (
 )
 from gtft.service import Address, Fallback, Route, write_address
 
-CHAT = {"choices": [{"message": {"content": "ready"}}]}
-MESSAGE = {"content": [{"type": "text", "text": "ready"}]}
+CHAT = {"model": "m", "choices": [{"message": {"content": "ready"}}]}
+MESSAGE = {"model": "m", "content": [{"type": "text", "text": "ready"}]}
 
 
 class Server:
@@ -116,7 +116,13 @@ def test_a_model_that_left_it_to_the_previous_one_is_asked_itself(server: Server
     assert "status 400" in e.value.why and "cannot be loaded" in e.value.why
 
 
-@pytest.mark.parametrize("answer", [{}, {"choices": []}, [], "x"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {}, {"model": "m", "choices": []}, [], "x", {"choices": CHAT["choices"]}, {**CHAT, "model": "other"},
+        {**MESSAGE, "model": "other"}, {**CHAT, "choices": [{"message": {"content": None}}]},
+    ],
+)  # fmt: skip
 def test_what_is_no_answer_is_refused_in_the_end(server: Server, answer: Any) -> None:
     server.answers = [(200, answer)] * 20
     with pytest.raises(GateFailed, match="does not answer for m"):

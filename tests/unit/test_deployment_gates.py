@@ -57,11 +57,18 @@ def test_only_what_was_approved(status: str) -> None:
         ("eval", replace(GOOD, gates=(*GOOD.gates, ("tokens", "tokens: 3 times", False)))),
         ("safety", replace(GOOD, safety=(11, 12))),
         ("safety", replace(GOOD, safety=(0, 0))),
+        (
+            "incidents and rollbacks",
+            replace(GOOD, harm="incident inc-1, which its eval did not ask"),
+        ),
+        ("incidents and rollbacks", replace(GOOD, taken_back="dep-1 (live) was taken back here")),
     ],
 )
 def test_a_judgement_stops_live_takes_a_reason_and_warns_in_shadow(name: str, facts: Facts) -> None:
     gates = judge(facts=facts)
     assert [g.name for g in gates.values() if not g.met] == [name]
+    with pytest.raises(GatesNotMet):
+        refuse_unmet(list(gates.values()), " \t")
     with pytest.raises(GatesNotMet) as e:
         refuse_unmet(list(gates.values()), "")
     assert gates[name].told in e.value.why and "--force" in e.value.fix

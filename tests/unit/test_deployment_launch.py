@@ -17,9 +17,13 @@ from typing import Any
 
 import pytest
 
-from deploy_case import write
+from deploy_case import Place, make_model, write
 from gtft.errors import UsageError
-from gtft.town.launch import is_healthy, plan_start, serves_role, word_wrapper
+from gtft.runner.deployment import carry_out, find_town, plan_deployment
+from gtft.runner.deployment_files import Wanted, with_launcher
+from gtft.runner.deployment_gates import check_agent
+from gtft.runner.switch import read_journal
+from gtft.town.launch import PROGRAMS, is_healthy, plan_start, serves_role, word_wrapper
 
 CLAUDE = ("claude", "--dangerously-skip-permissions", "--settings", "s.json", "[GAS TOWN] witness")
 LAUNCH: dict[str, Any] = {
@@ -128,8 +132,11 @@ def test_an_answer_that_drips_is_not_waited_for(body: list[bytes], server: str) 
 def test_the_role_starts_without_gtft_too(tmp_path: Path) -> None:
     """As tmux's shell runs it, with what ``gtft`` needs gone."""
     agent = write(
-        tmp_path / "an agent", '#!/bin/sh\nprintf "%s|" "${ANTHROPIC_BASE_URL-unset}" "$@"\n'
+        tmp_path / "an agent",
+        '#!/bin/sh\nprintf "%s|" "${ANTHROPIC_BASE_URL-unset}" "${GT_AGENT-unset}" "$@"\n',
     )
+    tmux = write(tmp_path / "a bin" / "tmux", f'#!/bin/sh\necho "$@" >> {tmp_path}/tmux.log\n')
+    tmux.chmod(0o755)
     gtft = write(tmp_path / "a bin" / "gtft", f'#!/bin/sh\n[ "$1" = --version ] || echo "{"$*"}"\n')
     agent.chmod(0o755)
     gtft.chmod(0o755)
@@ -137,18 +144,22 @@ def test_the_role_starts_without_gtft_too(tmp_path: Path) -> None:
     command = " ".join([*words, shlex.quote(str(agent)), "--settings", "s", "'a prompt; $(x)'"])
 
     def run() -> str:
-        environ = {"ANTHROPIC_BASE_URL": "u", "PATH": "/usr/bin:/bin"}
+        environ = {"ANTHROPIC_BASE_URL": "u", "GT_AGENT": "claude", "TMUX": "x"}
+        environ["PATH"] = f"{tmux.parent}:/usr/bin:/bin"
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environ)
         return done.stdout
 
     assert (
         run() == f"deploy launch {tmp_path}/a journal.json -- {agent} --settings s a prompt; $(x)\n"
     )
-    without = "unset|--settings|s|a prompt; $(x)|"
+    without = "unset||--settings|s|a prompt; $(x)|"
     gtft.write_text("#!/nowhere/python\n")
     assert run() == without
     gtft.unlink()
     assert run() == without
+    # What runs in the session later, without us, has the name that it had before us.
+    said = (tmp_path / "tmux.log").read_text().splitlines()
+    assert said == ["set-environment GT_AGENT claude"] * 3
 
 
 def test_the_same_command_without_the_server_where_it_does_not(tmp_path: Path) -> None:
@@ -177,6 +188,78 @@ def test_without_a_journal_the_previous_agent_starts(tmp_path: Path, damage: str
     assert (plan.argv, plan.environ) == (CLAUDE, {**kept, "X": "1"})
 
 
+def deploy(place: Place, url: str, *, named: str = "") -> dict[str, Any]:
+    """Live for the witness, with the real launcher; returns the agent that gt reads."""
+    program = (sys.executable, "-P", "-m", "gtft.cli.main")
+    wanted = Wanted(make_model(place.ws, "a"), "live", "witness", "", url, "me", named)
+    wanted = with_launcher(place.ws, wanted, program)
+    plan = plan_deployment(place.ws, find_town(place.ws), wanted, "dep-1", place.environ)
+    assert plan.agent is not None and check_agent(plan.agent.model_agent, place.environ).met
+    carry_out(place.ws, plan, lambda: None)
+    found: dict[str, Any] = place.settings()["agents"]["gtft-witness"]
+    return found
+
+
+SAY = '#!/bin/sh\nprintf "%s|" "${ANTHROPIC_BASE_URL-unset}" "${GT_AGENT-unset}" "$@"\n'
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_start_and_a_handoff_go_through_us_and_after_a_rollback_do_no_harm(
+    tmp_path: Path, server: str, wrapped: bool
+) -> None:
+    """In a handoff gt knows the command and its arguments alone."""
+    place = Place(tmp_path / "a place")
+    write(tmp_path / "a place/bin/claude", SAY)
+    agent = deploy(place, server)
+
+    def start() -> list[str]:
+        words = [*(agent["exec_wrapper"] if wrapped else ()), agent["command"], *agent["args"]]
+        environ = {**os.environ, **place.environ, "GT_AGENT": "claude"}
+        done = subprocess.run(
+            ["sh", "-c", f"exec {' '.join(words)} 'a prompt; $(x)'"],
+            env={**environ, **(agent["env"] if wrapped else {}), "TMUX": ""},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.split("|")[:-1]
+
+    rest = ["", "--dangerously-skip-permissions", "a prompt; $(x)"]
+    assert start() == [f"{server}/roles/witness", *rest]
+    place.back()
+    assert start() == ["unset", *rest]
+
+
+def test_claude_code_where_only_gt_finds_it(tmp_path: Path, server: str) -> None:
+    place = Place(tmp_path)
+    (tmp_path / "bin/claude").unlink()
+    local = write(tmp_path / ".claude/local/claude", SAY)
+    local.chmod(0o755)
+    agent = deploy(place, server)
+    journal = read_journal(place.ws.path, "witness")
+    assert journal is not None and journal.launch is not None
+    assert journal.launch.given[0] == str(local)
+    environ = {**os.environ, **place.environ, **agent["env"], "TMUX": ""}
+    words = [*agent["exec_wrapper"], agent["command"], *agent["args"]]
+
+    def start() -> str:
+        return subprocess.check_output(["sh", "-c", " ".join(words)], env=environ, text=True)
+
+    assert start() == f"{server}/roles/witness||--dangerously-skip-permissions|"
+    place.back()
+    assert start() == "unset||--dangerously-skip-permissions|"
+
+
+def test_our_program_is_never_what_the_launcher_starts(tmp_path: Path, server: str) -> None:
+    journal = make_journal(tmp_path, health=f"{server}/health", env={"A": "1"})
+    ours = str(tmp_path / PROGRAMS / "0123" / "claude")
+    plan = plan_start(journal, ("box", ours, *CLAUDE[1:]), {"X": "1"})
+    assert plan.argv == ("box", *CLAUDE)
+    # What a handoff leaves out of the agent's own.
+    assert plan.environ == {"A": "1", "X": "1"}
+    journal.unlink()
+    assert plan_start(journal, ("box", ours, *CLAUDE[1:]), {}).argv == ("box", *CLAUDE)
+
+
+@pytest.mark.parametrize("wrapper", [(), ("exitbox", "run", "--profile=p", "--")])
 @pytest.mark.parametrize(
     ("prompt", "is_claude", "argv"),
     [
@@ -186,7 +269,11 @@ def test_without_a_journal_the_previous_agent_starts(tmp_path: Path, damage: str
     ],
 )
 def test_another_program_gets_the_prompt_its_own_way(
-    tmp_path: Path, prompt: str | None, is_claude: bool, argv: tuple[str, ...]
+    tmp_path: Path,
+    prompt: str | None,
+    is_claude: bool,
+    argv: tuple[str, ...],
+    wrapper: tuple[str, ...],
 ) -> None:
     previous = {
         "argv": ["gemini", "-y"],
@@ -195,8 +282,9 @@ def test_another_program_gets_the_prompt_its_own_way(
         "is_claude": is_claude,
     }
     journal = make_journal(tmp_path, env={"B": "2"}, previous=previous)
-    plan = plan_start(journal, CLAUDE, {"ANTHROPIC_BASE_URL": "u", "B": "2", "X": "1"})
-    assert (plan.argv, plan.environ) == (argv, {"A": "1", "X": "1"})
+    environ = {"ANTHROPIC_BASE_URL": "u", "B": "2", "X": "1"}
+    plan = plan_start(journal, (*wrapper, *CLAUDE), environ)
+    assert (plan.argv, plan.environ) == ((*wrapper, *argv), {"A": "1", "X": "1"})
 
 
 def test_a_word_in_place_of_a_key_and_the_servers_token(tmp_path: Path) -> None:

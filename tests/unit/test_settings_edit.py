@@ -227,7 +227,28 @@ def test_an_agent_that_is_told_its_server_is_asked_in_that_protocol() -> None:
     own = Roster({"agents": {"x": {"command": "x", "env": {"OPENAI_BASE_URL": "http://gpu/v1"}}}})
     agent = own.get("x")
     assert (agent.protocol, agent.upstream) == ("openai", "http://gpu/v1")
-    config = make_config(agent, "http://h/v1", ("a b", "--"), ("box",))
-    assert config["env"] == {"OPENAI_BASE_URL": "http://h/v1"}
+    previous = Roster({}, {"runtime": {"provider": "codex"}}).find("witness")
+    program = Path("/a path/it's/x")
+    config = make_config(agent, "http://h/v1", ("a b", "--"), ("box",), program, previous)
+    assert config["env"] == {"OPENAI_BASE_URL": "http://h/v1", "GT_AGENT": "codex"}
     # gt joins these words into a shell command as they are.
     assert config["exec_wrapper"] == ["'a b'", "--", "box"]
+    assert config["command"] == "/a\\ path/it\\'s/x"
+
+
+def test_an_agent_has_what_gt_fills_in_from_its_preset() -> None:
+    agents = {
+        "g": {"provider": "groq-compound", "env": {"ANTHROPIC_MODEL": "mine"}},
+        "o": {"command": "opencode"},
+        "c": {"command": "/opt/claude"},
+        "m": {"provider": "mine"},
+    }
+    files = [{"mine": {"command": "run-it", "args": ["-x"], "env": {"A": "1"}}}]
+    roster = Roster({"agents": agents}, {}, files)
+    g = roster.get("g")
+    assert (g.command, g.upstream) == ("claude", "https://api.groq.com/openai/v1")
+    assert g.env["ANTHROPIC_MODEL"] == "mine" and g.env["ANTHROPIC_API_KEY"] == "$GROQ_API_KEY"
+    assert roster.get("o").env == {"OPENCODE_PERMISSION": '{"*":"allow"}'}
+    assert "env" not in roster.get("c").config
+    m = roster.get("m")
+    assert (m.command, m.args, m.env) == ("run-it", ("-x",), {"A": "1"})
