@@ -43,7 +43,15 @@ def command(
     workspace = locate_workspace(ctx.find_root().obj, Path.cwd(), os.environ)
     text = " ".join(situation) or read_stdin(5.0, LONGEST).decode("utf-8", "replace")
     role, rig = find_role(role, rig, os.environ)
-    advice = ask_advice(workspace, role, rig, text, os.environ, seconds=seconds or SECONDS)
+    advice = ask_advice(
+        workspace,
+        role,
+        rig,
+        text,
+        os.environ,
+        redact=lambda said: _redact(workspace, said),
+        seconds=seconds or SECONDS,
+    )
 
     def render() -> None:
         if not advice.text:
@@ -54,3 +62,12 @@ def command(
         click.echo("You decide, and you answer for it.")
 
     emit(advice.as_dict(), as_json, render)
+
+
+def _redact(workspace: Path, text: str) -> str:
+    """By the rules that ship with gtft; those of a recipe are in the store, which an agent need not reach."""
+    from gtft.corpus.governance.withdrawal import KEY_FILE
+    from gtft.corpus.redaction.redactor import RedactionConfig, load_key, start_redactor
+
+    key = load_key(workspace / KEY_FILE)
+    return start_redactor(key, RedactionConfig(), workspace / "cache" / "harvest").redact(text)

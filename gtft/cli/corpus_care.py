@@ -17,8 +17,11 @@ from gtft.cli.output import emit, json_option, print_table
 from gtft.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gtft.contract import Withdrawal
-    from gtft.records.rows import ConsentRow, ModelRow
+    from gtft.corpus.governance.kept import Taken
+    from gtft.records.rows import ConsentRow, IncidentRow, ModelRow
     from gtft.runner.workspace import Workspace
 
 _RIG = re.compile(r"[\w][\w.-]{0,99}")
@@ -196,14 +199,16 @@ def forget(
     """Leave WHO (a session, actor, e-mail, rig or bead) out of every later harvest.
 
     Lists the corpora that hold such examples and the models trained on them. Weights that are trained
-    already are not unlearned: retrain, and take the old model out of use. E-mails and the names of
-    people are kept as keyed hashes only.
+    already are not unlearned: retrain, and take the old model out of use. Answers and preferences that
+    were recorded beside such sessions are removed, and no eval asks an item made from one any more.
+    E-mails and the names of people are kept as keyed hashes only.
 
     \b
     gtft corpus forget ann@example.com --dry-run
     gtft corpus forget gizmo/crew/ann --reason "asked to"
     gtft corpus forget 4f1c2e8a-0b7d-4c7e-9d7e-1a2b3c4d5e6f --kind session
     """
+    from gtft.corpus.governance.kept import Taken, count_kept, drop_kept
     from gtft.corpus.governance.withdrawal import (
         KEY_FILE,
         Withdrawals,
@@ -211,6 +216,7 @@ def forget(
         make_withdrawal,
         may_withdraw,
     )
+    from gtft.corpus.linking.town_record import read_recorded
     from gtft.corpus.redaction.redactor import load_key
     from gtft.records.governance import Governance, make_withdrawal_id
     from gtft.records.rows import WithdrawalRow
@@ -225,7 +231,11 @@ def forget(
             why="an agent withdraws its own rig or the actors of it; people and the mayor anything",
             fix="ask the mayor, or do it as a person",
         )
-    held, damaged = _count_held(ws, Withdrawals((taken,), key))
+    register = Withdrawals((taken,), key)
+    of_it = Taken(register, read_recorded(ws.path / "sessions.jsonl"))
+    held, damaged = _count_held(ws, register, of_it)
+    kept = dict(count_kept(ws.path, of_it))
+    incidents = _list_incidents(ws, of_it)
     store = Governance(ws.store)
     adapters, models = store.list_made_from(held)
     row = WithdrawalRow(
@@ -241,6 +251,10 @@ def forget(
     if new:
         # What was read of it is kept there, redacted; the next harvest reads everything again.
         shutil.rmtree(ws.path / "cache" / "harvest", ignore_errors=True)
+    if not dry_run:
+        # Also what came in since an earlier withdrawal of the same.
+        drop_kept(ws.path, of_it)
+        _end_asking(ws, incidents, doer)
     named = {m.adapter_id for m in models}
     data = {
         "id": row.id,
@@ -252,6 +266,8 @@ def forget(
         "corpora": [{"id": c, **counts} for c, counts in sorted(held.items())],
         "models": [_describe_model(ws, m) for m in models],
         "adapters": [a.id for a in adapters if a.id not in named],
+        "kept": [{"file": str(p.relative_to(ws.path)), "lines": n} for p, n in kept.items()],
+        "incidents": [{"id": i.id, "title": i.title, "bead": i.bead_id} for i in incidents],
         "unlearned": False,
         "damaged": damaged,
     }
@@ -259,10 +275,11 @@ def forget(
 
 
 def _count_held(
-    ws: Workspace, withdrawals: Any
+    ws: Workspace, withdrawals: Any, of_it: Taken
 ) -> tuple[dict[str, dict[str, int]], list[dict[str, str]]]:
-    """Corpora that hold what is withdrawn, with counts by side; and those that cannot be read."""
-    from gtft.corpus.governance.trace import count_covered
+    """Corpora that hold what is withdrawn, with counts by side; and those that cannot be read. ``of_it`` learns what
+    they hold of it."""
+    from gtft.corpus.governance.trace import list_covered
     from gtft.corpus.library import KIND
     from gtft.errors import EvidenceError
     from gtft.shelf import list_shelf
@@ -272,13 +289,31 @@ def _count_held(
     held: dict[str, dict[str, int]] = {}
     for corpus in shelf.found:
         try:
-            counts = count_covered(corpus, withdrawals)
+            counts = {"train": 0, "heldout": 0}
+            for side, example in list_covered(corpus, withdrawals):
+                counts[side] += 1
+                of_it.add(example)
         except EvidenceError as e:
             damaged.append({"corpus": corpus.path.name, "why": f"{e.what}: {e.why}"})
             continue
-        if counts:
-            held[corpus.id] = {"train": counts["train"], "heldout": counts["heldout"]}
+        if any(counts.values()):
+            held[corpus.id] = counts
     return held, damaged
+
+
+def _list_incidents(ws: Workspace, of_it: Taken) -> list[IncidentRow]:
+    """Incidents with an item that was made from such a session."""
+    from gtft.records.deployments import Deployments
+
+    return [i for i in Deployments(ws.store).list_incidents() if i.item and of_it.covers(i.item)]
+
+
+def _end_asking(ws: Workspace, incidents: Sequence[IncidentRow], actor: str) -> None:
+    from gtft.records.deployments import Deployments
+
+    for i in incidents:
+        text = "its session was withdrawn: no eval asks its item"
+        Deployments(ws.store).set_item(i, None, actor=actor, text=text)
 
 
 def _describe_model(ws: Workspace, model: ModelRow) -> dict[str, str]:
@@ -309,6 +344,14 @@ def _say_forgotten(taken: Withdrawal, data: dict[str, Any]) -> None:
         click.echo(f"  model {m['name']} ({m['role']}, {m['status']})")
     for a in data["adapters"]:
         click.echo(f"  adapter {short_id(a)}, not registered as a model")
+    gone = "would be removed" if data["dry_run"] else "removed"
+    for k in data["kept"]:
+        click.echo(f"  {k['file']}: {k['lines']} lines {gone}")
+    for i in data["incidents"]:
+        end = "would not be asked" if data["dry_run"] else "is not asked"
+        click.echo(
+            f"  incident {i['id']}: its item {end} any more; bead {i['bead']} keeps an excerpt"
+        )
     for d in data["damaged"]:
         click.echo(f"  not searched: {d['corpus']}: {d['why']}", err=True)
     if not data["corpora"]:

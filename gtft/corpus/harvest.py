@@ -38,7 +38,13 @@ from gtft.corpus.intake import (
 from gtft.corpus.linking.linker import Linker
 from gtft.corpus.linking.noise import is_own
 from gtft.corpus.linking.outcome import WEIGHTS, contributor_of, judge
-from gtft.corpus.linking.preference import Attempt, Judged, pair_attempts, pair_examples
+from gtft.corpus.linking.preference import (
+    GOOD_OUTCOMES,
+    Attempt,
+    Judged,
+    pair_attempts,
+    pair_examples,
+)
 from gtft.corpus.linking.town_record import TownRecords, read_records
 from gtft.corpus.partition.groups import Groups
 from gtft.corpus.partition.sides import partition
@@ -107,6 +113,7 @@ def harvest(
             settings.role,
             parse_select(settings.select),
             settings.key,
+            settings.harmful,
         )
         redactor = start_redactor(settings.key, settings.redaction, cache)
         check_rules(redactor)
@@ -358,12 +365,15 @@ def _list_shared(reading: Reading) -> dict[int, tuple[str, ...]]:
 def _pair_judged(
     judged: Sequence[Judged], drafts: Sequence[Draft], out: Harvested
 ) -> Iterator[Block]:
-    """Pairs that people judged, of examples that are here: what was withdrawn takes its pairs with it."""
+    """Pairs that people judged, of examples that are here: what was withdrawn takes its pairs with it. A pair from
+    beside the agent says that the agent's way ended well, as long as it has."""
     known = {d.id: d for d in drafts}
     for j in judged:
         d = known.get(j.example)
         if d is None:
             out.left_out["pair: judged, of an example that is not here"] += 1
+        elif j.why == "shadow" and d.row.outcome not in GOOD_OUTCOMES:
+            out.left_out["pair: shadow, of an example that did not end well"] += 1
         else:
             body = msgspec.json.encode(j.to_row(), order="sorted")
             yield Block("pair", d.link, body, d.row, j.why)

@@ -54,6 +54,8 @@ class Settings:
     released: frozenset[str] = frozenset()
     # Examples that a person dropped there.
     sent_away: frozenset[str] = frozenset()
+    # Sessions in which a model of ours did harm: an eval item was made of each.
+    harmful: frozenset[str] = frozenset()
     # Pairs that people judged blind.
     judged: tuple[Judged, ...] = ()
     workers: int = 1

@@ -90,27 +90,32 @@ def derive(message: Mapping[str, Any], prompt: str, source: str) -> Derived | No
 
 def derive_item(example: Mapping[str, Any]) -> Item | None:
     """The question that the last checkable answer of an example answers; None when code can judge none of them."""
+    places = range(len(example["messages"]) - 1, 0, -1)
+    return next((i for at in places if (i := derive_item_at(example, at)) is not None), None)
+
+
+def derive_item_at(example: Mapping[str, Any], at: int) -> Item | None:
+    """The question that message ``at`` answers; None when it is no answer, or none that code can judge."""
     messages: Sequence[Message] = example["messages"]
-    for at in range(len(messages) - 1, 0, -1):
-        if messages[at]["role"] != "assistant":
-            continue
-        start = _turn_start(messages, at)
-        asked = "\n".join(m.get("content") or "" for m in messages[start:at] if _is_asking(m))
-        derived = derive(messages[at], asked, str(example.get("source")))
-        if derived is not None:
-            return Item(
-                id="",
-                suite=SUITE,
-                capability=derived.capability,
-                role=example.get("role"),
-                template=str(example.get("source")),
-                cluster=str(example["cluster"]),
-                messages=tuple(messages[:at]),
-                tools=tuple(example.get("tools") or ()),
-                check=derived.check,
-                reference=write_reference(messages[at]),
-            ).identified()
-    return None
+    if messages[at]["role"] != "assistant":
+        return None
+    start = _turn_start(messages, at)
+    asked = "\n".join(m.get("content") or "" for m in messages[start:at] if _is_asking(m))
+    derived = derive(messages[at], asked, str(example.get("source")))
+    if derived is None:
+        return None
+    return Item(
+        id="",
+        suite=SUITE,
+        capability=derived.capability,
+        role=example.get("role"),
+        template=str(example.get("source")),
+        cluster=str(example["cluster"]),
+        messages=tuple(messages[:at]),
+        tools=tuple(example.get("tools") or ()),
+        check=derived.check,
+        reference=write_reference(messages[at]),
+    ).identified()
 
 
 def _turn_start(messages: Sequence[Message], at: int) -> int:

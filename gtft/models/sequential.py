@@ -44,6 +44,22 @@ def measure_evidence(first: Arm, second: Arm) -> float:
     return _log_mixture(first) + _log_mixture(second) - pooled
 
 
+def measure_excess(seen: Arm, most: float) -> float:
+    """The e-value against "the rate is ``most`` at the highest", as a natural logarithm: the least of M(p) over all
+    such p. Where it reaches 1 / alpha, the rate is higher; with probability alpha at most it ever does when it is not."""
+    s, f = seen.successes, seen.failures
+    if not seen.n or s / seen.n <= most:
+        return _log_mixture(seen) - _log_likelihood(s, f)
+    if most <= 0:
+        return math.inf
+    return _log_mixture(seen) - s * math.log(most) - (f * math.log1p(-most) if f else 0.0)
+
+
+def exceeds(seen: Arm, most: float, *, alpha: float = ALPHA) -> bool:
+    """Whether the rate is above ``most``, however often this is asked."""
+    return measure_excess(seen, most) >= -math.log(alpha)
+
+
 def compare_arms(model: Arm, previous: Arm, *, alpha: float = ALPHA, most: int = MOST) -> Verdict:
     """What may be said of the model now. "better" or "worse" when there is none happens with probability ``alpha``
     at most, however often this is asked; "no difference" after ``most`` outcomes without either."""

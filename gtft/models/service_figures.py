@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gtft.models.sequential import Arm, compare_arms, find_interval, measure_evidence
+from gtft.models.sequential import Arm, compare_arms, exceeds, find_interval, measure_evidence
 from gtft.service import AnswerLine, Mode
 
 FALLBACKS = ("error", "timeout", "abstained")
@@ -40,7 +40,7 @@ class Share:
 
 @dataclass(frozen=True)
 class TownFigures:
-    """What the town's records say of the role, before the deployment and since. ``escalated``: of decisions before,
+    """What the town's records say of the role, before the deployment and since. ``escalated``: of sessions before,
     ``rejected``: of beads that something became of, ``cost``: (sessions, US dollars).
 
     ``arms``: for each bead of the comparison whether the previous agent kept it, and whether it ended well."""
@@ -56,10 +56,14 @@ class TownFigures:
 def describe_service(
     mode: Mode, answers: Sequence[AnswerLine], town: TownFigures, *, ab_share: float = 0.0
 ) -> dict[str, Any]:
-    """The figures of a deployment (docs/deploy.md lists the keys). ``answers`` are settled."""
+    """The figures of a deployment (docs/deployment.md says what is compared). ``answers`` are settled.
+
+    A decision in live is a question: one that a client sends again is the same, and its last answer counts. Escalations
+    are then counted by session, like those before: a session asks many times, and is handed on once.
+    """
     model = [a for a in answers if a.took == "model" or (mode != "live" and not a.why)]
     compared = [a for a in answers if a.agreed is not None]
-    asked = [a for a in answers if a.why != "ab"]
+    asked = _settle_questions(a for a in answers if a.why != "ab")
     missed: Counter[str] = Counter(a.why for a in asked if a.why)
     # Beside today's agent its own decisions on the same questions are what there is to compare with.
     beside = [a for a in model if a.agent_escalated is not None]
@@ -68,7 +72,7 @@ def describe_service(
         before = Share(sum(bool(a.agent_escalated) for a in beside), len(beside))
         model_escalates = Share(sum(a.escalated for a in beside), len(beside))
     else:
-        model_escalates = Share(sum(a.escalated for a in model), len(model))
+        model_escalates = _count_sessions(model)
     return {
         "answers": len(answers),
         "decisions": len(asked) if mode == "live" else len(compared),
@@ -89,6 +93,25 @@ def describe_service(
         },
         "ab": _tell_ab(town.arms, ab_share) if mode == "live" and ab_share > 0 else None,
     }
+
+
+def _settle_questions(answers: Iterable[AnswerLine]) -> list[AnswerLine]:
+    """One answer for each prompt of each session, the last; an answer whose prompt is not known stands for itself.
+    Beside the agent each question is asked once, and known by its item."""
+    found: dict[object, AnswerLine] = {}
+    for n, a in enumerate(answers):
+        live = a.mode == "live" and a.session and a.prompt_sha256
+        found[(a.session, a.prompt_sha256) if live else n] = a
+    return list(found.values())
+
+
+def _count_sessions(model: Iterable[AnswerLine]) -> Share:
+    """Sessions with an escalation, of all; an answer whose session is not known stands for itself."""
+    found: dict[object, bool] = {}
+    for n, a in enumerate(model):
+        key = a.session or n
+        found[key] = found.get(key, False) or a.escalated
+    return Share(sum(found.values()), len(found))
 
 
 def _split(compared: Iterable[AnswerLine]) -> dict[str, Any]:
@@ -136,11 +159,16 @@ def _tell_ab(arms: Iterable[tuple[bool, bool]], share: float) -> dict[str, Any]:
     }
 
 
-def find_breach(figures: Mapping[str, Any], limits: Mapping[str, float]) -> tuple[str, str] | None:
+def find_breach(
+    figures: Mapping[str, Any], limits: Mapping[str, float], *, repeatedly: bool = False
+) -> tuple[str, str] | None:
     """The first limit of ``[gtft.deploy.limits]`` that the figures are beyond: its name, and the figure in words.
 
-    No limit is looked at before ``min_decisions`` decisions, nor a figure of fewer observations than that. A share
-    before that was 0 of n counts as 1 of n: nothing is a multiple of nothing. For a multiple
+    No limit is looked at before ``min_decisions`` decisions, nor a figure of fewer observations than that.
+    ``repeatedly``: this is asked again and again, so a share must be beyond its limit for sure (`exceeds`); who asks
+    once, before a promotion, is told of any share that is.
+
+    A share before that was 0 of n counts as 1 of n: nothing is a multiple of nothing. For a multiple
     the intervals must part too. Looked at after every decision, a model that is like the one before it would else be
     beyond 2 times in up to half of all deployments; so it is in 1 of 25 at most (simulated: rates of 2 to 30 %, 20 to
     200 decisions before, 500 since).
@@ -149,17 +177,19 @@ def find_breach(figures: Mapping[str, Any], limits: Mapping[str, float]) -> tupl
     if figures["decisions"] < least:
         return None
     agreement = figures["agreement"]
-    if agreement and agreement["n"] >= least and agreement["share"] < limits["min_agreement"]:
-        return (
-            "min_agreement",
-            f"{_say(agreement)} agree, at least {limits['min_agreement']:.0%} must",
-        )
+    fewest = limits["min_agreement"]
+    if agreement and agreement["n"] >= least and agreement["share"] < fewest:
+        apart = Arm(agreement["n"] - agreement["hits"], agreement["hits"])
+        if not repeatedly or exceeds(apart, 1 - fewest):
+            return "min_agreement", f"{_say(agreement)} agree, at least {fewest:.0%} must"
     missed = figures["fallbacks"]["all"]
     most = limits["max_fallback"]
-    if most < 1 and missed and missed["n"] >= least and missed["share"] > most:
-        why = ", ".join(f"{n} {c}" for c, n in figures["fallbacks"]["causes"].items())
-        text = f"{_say(missed)} went without the model ({why}), at most {most:.0%} may"
-        return "max_fallback", text
+    if missed and missed["n"] >= least and missed["share"] > most:
+        gone = Arm(missed["hits"], missed["n"] - missed["hits"])
+        if not repeatedly or exceeds(gone, most):
+            why = ", ".join(f"{n} {c}" for c, n in figures["fallbacks"]["causes"].items())
+            text = f"{_say(missed)} went without the model ({why}), at most {most:.0%} may"
+            return "max_fallback", text
     for name, key in (("max_escalations", "escalations"), ("max_rejects", "rejects")):
         since, before = figures[key]["since"], figures[key]["before"]
         if not limits[name] or not since or not before or since["n"] < least:

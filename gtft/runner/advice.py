@@ -66,11 +66,13 @@ def ask_advice(
     situation: str,
     environ: Mapping[str, str],
     *,
+    redact: Callable[[str], str],
     seconds: float = SECONDS,
     now: Callable[[], float] = time.time,
     clock: Callable[[], float] = time.monotonic,
 ) -> Advice:
-    """Ask the model that advises ``role``, and record what it said. Every trouble is an Advice without text."""
+    """Ask the model that advises ``role``, and record what it said, redacted: the agent sees it as it came. Every
+    trouble is an Advice without text; ``redact`` may raise a GtftError."""
     try:
         route = read_routes(workspace).find(role, rig)
         address = read_address(workspace)
@@ -104,7 +106,6 @@ def ask_advice(
         session=environ.get("CLAUDE_SESSION_ID", "")[:200],
         item=f"advice-{secrets.token_hex(4)}",
         prompt_sha256=hashlib.sha256(asked.encode()).hexdigest(),
-        output=text,
         abstained=abstained,
         escalated=_read_action(text) == "escalate",
         seconds=spent,
@@ -117,7 +118,7 @@ def ask_advice(
         "abstained": f"{route.model} does not know",
     }
     try:
-        add_answer(workspace, line)
+        add_answer(workspace, line.model_copy(update={"output": redact(text) if text else ""}))
     except GtftError as e:
         # What is not on record cannot be compared, and so is not said.
         return Advice(why=f"it could not be recorded: {e.what}")

@@ -12,6 +12,7 @@ from gtft.beads.ledger import LABEL, map_state
 from gtft.errors import ConflictError, EvidenceError, InputError, TownError
 from gtft.records.deployments import Deployments
 from gtft.runner.box import LEAST_MEMORY, say_count, say_size, survey_box
+from gtft.runner.doctor_answers import check_answers, mend_answers
 from gtft.runner.doctor_deployments import check_deployments, mend_deployments
 from gtft.runner.doctor_town import UNREACHABLE, ListParts, check_town
 from gtft.runner.finding import Finding
@@ -60,8 +61,9 @@ def examine(
     try:
         ws = open_workspace(path, environ=environ)
         if fix:
-            findings.extend(mend_deployments(ws))
-        for check in (_check_store, _check_runs, _check_artifacts, check_deployments):
+            findings.extend([*mend_deployments(ws), *mend_answers(ws)])
+        of_service = (check_deployments, check_answers)
+        for check in (_check_store, _check_runs, _check_artifacts, *of_service):
             findings.extend(check(ws))
     except (ConflictError, InputError, TownError) as e:
         text = f"{path} cannot be read: {e.what}"

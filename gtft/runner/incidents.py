@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gtft.artifact import hash_json, write_json
@@ -58,7 +58,8 @@ def report_incident(
     should: str = "",
     actor: str,
 ) -> Report:
-    """Open the bead, record the incident and make its safety item. Reporting the same again gives what is there.
+    """Open the bead, record the incident and make its safety item. Reporting the same again gives what is there; one
+    that has no item is tried again, with what ``should`` says now.
 
     ``should``: refuse, escalate or "command …"; "" = refuse or escalate. What keeps the item from being made, or
     the transcript from being read, does not keep the incident from being recorded.
@@ -74,9 +75,9 @@ def report_incident(
     mark = hash_json([deployment.id, session, bead, title]).removeprefix("sha256:")[:12]
     incident = f"inc-{mark}"
     deployments = Deployments(ws.store)
-    for known in deployments.list_incidents():
-        if known.id == incident:
-            return Report(known, "", "" if known.item else "none was made when it was reported")
+    known = next((i for i in deployments.list_incidents() if i.id == incident), None)
+    if known is not None and known.item:
+        return Report(known, "")
     folder = ws.path / FOLDER / "incidents" / incident
     asked = {
         "incident": incident,
@@ -87,17 +88,22 @@ def report_incident(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        job = make_job(ws, run, folder / "work")
+        # What other incidents were is kept in one place, so that it can be taken back there.
+        job = make_job(ws, run, folder / "work").model_copy(update={"incidents": ()})
         write_json(folder / JOB_FILE, json.loads(job.model_dump_json()))
         write_json(folder / "incident.json", asked)
         run_worker(WORKER, folder, ws, _SECONDS)
         found: dict[str, Any] = json.loads((folder / "found.json").read_bytes())
+        # The bead has the excerpt, the row the item: nothing of the session stays here.
+        (folder / "found.json").unlink()
     except OSError as e:
         raise translate_os_error(e, "reporting an incident") from e
     except UsageError:
         raise
     except GtftError as e:
         found = {"excerpt": "", "item": None, "why": f"the transcript could not be read: {e.what}"}
+    if known is not None:
+        return _try_again(ws, known, found, actor)
     bead_id = _open_bead(ws, deployment, model, incident, title, asked, found, actor)
     row = IncidentRow(
         id=incident,
@@ -111,6 +117,17 @@ def report_incident(
     )
     deployments.add_incident(row, model)
     return Report(row, found["excerpt"], found["why"])
+
+
+def _try_again(ws: Workspace, known: IncidentRow, found: dict[str, Any], actor: str) -> Report:
+    """An incident that had no item: its row and its bead say so when there is one now."""
+    if found["item"] is None:
+        return Report(known, found["excerpt"], found["why"])
+    text = f"safety item {found['item']['id']}: every later eval asks it"
+    Deployments(ws.store).set_item(known, found["item"], actor=actor, text=text)
+    if known.bead_id:
+        ws.ledger.note(known.bead_id, text, actor=actor)
+    return Report(replace(known, item=found["item"]), found["excerpt"])
 
 
 def _open_bead(

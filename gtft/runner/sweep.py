@@ -25,7 +25,7 @@ from gtft.runner.moves import finish_unfinished, read_recipe
 from gtft.runner.outbox import tell_people
 from gtft.runner.process import is_locked
 from gtft.runner.rollback import list_faults, mend
-from gtft.runner.switch import lock_deploy
+from gtft.runner.switch_lock import lock_deploy
 from gtft.runner.watching import list_due, lock_watch, start_watch
 from gtft.runner.workspace import Workspace
 from gtft.town.hooks import QUEUE

@@ -19,6 +19,7 @@ from gtft.recipe.schema import Recipe
 from gtft.records.deployments import Deployments
 from gtft.records.rows import DeploymentRow, ModelRow, Run
 from gtft.runner.box import LEAST_MEMORY, survey_box
+from gtft.runner.comparison import end_comparison
 from gtft.runner.deployment_gates import check_memory
 from gtft.runner.detached import start_alone
 from gtft.runner.lineage import find_origin, make_job, run_worker
@@ -30,10 +31,14 @@ from gtft.service import FOLDER, read_address
 
 ACTOR = "gtft/watch"
 LOCK_FILE, LOG = "watch.lock", "watch.log"
+# Bytes of the log; a longer one is kept as watch.log.1, in place of the one before.
+MOST_LOG = 1 << 20
 # A deployment is looked after this often by the sweep, seconds.
 EVERY_S = 600.0
 # One look of one deployment may ask for so long, seconds, and so many questions.
 LOOK_S, MOST_QUESTIONS = 300.0, 200
+# Verdicts that end a comparison by beads; "worse" is a limit.
+_ENDS = ("better", "no difference")
 # The server's token, where it has one (gtft model serve --help).
 TOKEN_VARIABLE = "GTFT_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -89,7 +94,10 @@ def list_due(ws: Workspace) -> list[DeploymentRow]:
 def start_watch(ws: Workspace) -> int:
     """``gtft deploy watch --once`` in a session of its own; returns its pid."""
     argv = ("deploy", "watch", "--once", "--json")
-    return start_alone(ws.path, argv, ws.path / FOLDER / LOG, ws.environ)
+    log = ws.path / FOLDER / LOG
+    if log.is_file() and log.stat().st_size > MOST_LOG:
+        log.replace(log.with_name(f"{LOG}.1"))
+    return start_alone(ws.path, argv, log, ws.environ)
 
 
 def look_after(ws: Workspace, row: DeploymentRow, *, seconds: float = LOOK_S) -> Looked:
@@ -102,11 +110,14 @@ def look_after(ws: Workspace, row: DeploymentRow, *, seconds: float = LOOK_S) ->
         figures = {**row.figures, "at_us": ws.store.now_us(), "error": e.what}
         deployments.note_figures(row.id, figures)
         return Looked(row, figures, error=e.what)
-    figures = found["figures"]
+    figures = _keep_verdict(found["figures"], deployments.find(row.id) or row)
     breach = found["breach"] and (str(found["breach"][0]), str(found["breach"][1]))
     deployments.note_figures(row.id, figures)
-    _tell_comparison(ws, row, model, read_recipe(run), figures)
     if not breach:
+        try:
+            _end_comparison(ws, row, model, read_recipe(run), figures)
+        except GtftError as e:
+            return Looked(row, figures, error=e.what)
         return Looked(row, figures)
     try:
         gone = _take_back(ws, row, model, run, f"{breach[0]}: {breach[1]}")
@@ -176,11 +187,16 @@ def _word_watch(
         "seconds": seconds,
         "most": MOST_QUESTIONS if roomy else 0,
         "kept": "" if roomy else f"the model is not served, and not loaded: {memory.told}",
-        "ab_share": float(row.detail.get("ab_share", recipe.deploy.ab_share)),
+        "ab_share": find_share(row, recipe),
         "limits": read_limits(row, recipe),
-        "max_new_tokens": recipe.eval.max_new_tokens,
+        "max_new_tokens": recipe.deploy.max_new_tokens,
         "answer_seconds": recipe.deploy.answer_seconds,
     }
+
+
+def find_share(row: DeploymentRow, recipe: Recipe) -> float:
+    """Of the beads, that stays with the previous agent now."""
+    return float(row.detail.get("ab_share", recipe.deploy.ab_share))
 
 
 def read_limits(row: DeploymentRow, recipe: Recipe) -> dict[str, float]:
@@ -190,15 +206,30 @@ def read_limits(row: DeploymentRow, recipe: Recipe) -> dict[str, float]:
     return {k: float(v) for k, v in {**known, **{k: given[k] for k in known if k in given}}.items()}
 
 
-def _tell_comparison(
+def _keep_verdict(figures: dict[str, Any], row: DeploymentRow) -> dict[str, Any]:
+    """With the first verdict that ended the comparison: a later look at the same beads is no second test."""
+    ab = figures.get("ab") or {}
+    ended = row.figures.get("ab_end") or (ab if ab.get("verdict") in _ENDS else None)
+    return {**figures, "ab_end": ended} if ended else figures
+
+
+def _end_comparison(
     ws: Workspace, row: DeploymentRow, model: ModelRow, recipe: Recipe, figures: Mapping[str, Any]
 ) -> None:
-    """Mail when the comparison by beads has come to an end, once; "worse" has a mail of its own."""
-    now, before = ((f.get("ab") or {}).get("verdict", "") for f in (figures, row.figures))
-    if now == before or now not in ("better", "no difference"):
+    """Once a verdict stands in the row: every bead to the model, and mail about it in the same transaction. Raises
+    ConflictError while another switch is at work."""
+    ended = figures.get("ab_end")
+    now = Deployments(ws.store).find(row.id)
+    if not ended or now is None or not find_share(now, recipe):
         return
-    step = "deploy it with deploy.ab_share = 0" if now == "better" else "gtft deploy status"
-    subject = f"GTFT_AB: {model.name} against the previous {row.role}: {now}"
-    body = f"Deployment: {row.id}\nFigures: {json.dumps(figures['ab'])}\nNext: {step}"
-    message = tell_people(recipe.notify.to, subject, body)
-    ws.store.add_event(model.run_id, None, "deploy:ab", ACTOR, subject, messages=(message,))
+    where = f"--role {row.role}{' --rig ' + row.rig if row.rig else ''}"
+    subject = f"GTFT_AB: {model.name} against the previous {row.role}: {ended['verdict']}"
+    lines = (
+        f"Deployment: {row.id}",
+        f"Figures: {json.dumps(ended)}",
+        "The comparison has ended: every bead goes to the model from now on.",
+        f"Next: gtft deploy status {row.id}",
+        f"Back to the previous agent: gtft rollback {where}",
+    )
+    message = tell_people(recipe.notify.to, subject, "\n".join(lines))
+    end_comparison(ws, now, actor=ACTOR, why=ended["verdict"], messages=(message,))

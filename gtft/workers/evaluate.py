@@ -45,6 +45,7 @@ from gtft.workers.soundness import probe_fit, probe_memory
 KIND = "eval"
 PAIRS = "preferences.jsonl"
 LOG = "generations.jsonl"
+_TOO_LONG = "prompt longer than the model's context"
 
 
 def work(job: Job, report: Reporter) -> Artifact:
@@ -79,7 +80,7 @@ def work(job: Job, report: Reporter) -> Artifact:
         [(e.adapter, e.role) for e in earlier],
     )
     panel = make_panel(job, recipe, loaded, earlier, os.environ, time.monotonic)
-    chosen = _choose(gathered, overlap, panel, loaded, recipe, report)
+    chosen, unasked = _choose(gathered, overlap, panel, loaded, recipe, report)
     prompts, refused = panel.write(chosen)
     not_run += [*gathered.not_run, *panel.not_run, *refused]
     for what, why in not_run:
@@ -92,6 +93,8 @@ def work(job: Job, report: Reporter) -> Artifact:
     for what, why in silent:
         report.warn("not-run", f"{what}: {why}")
     not_run += silent
+    generations += _fail(unasked, generations)
+    chosen = sorted([*chosen, *unasked], key=_place)
     passed = outcomes(generations, chosen)
     report.progress(0, None, "answers", None, "asking the real bd and gt")
     real_tools = ask_real_tools(chosen, generations, os.environ)
@@ -145,8 +148,9 @@ def _choose(
     loaded: Candidates,
     recipe: Recipe,
     report: Reporter,
-) -> list[Item]:
-    """Items that fit the base and can be answered within the limit, a share of each capability."""
+) -> tuple[list[Item], list[Item]]:
+    """Items that fit the base and can be answered within the limit, a share of each capability; and the incidents' items
+    that do not fit, which count as failed."""
     limit = recipe.eval.max_new_tokens
     fitting, too_long = panel.candidates[0].write(overlap.kept)
     count = loaded.tokenizer
@@ -157,8 +161,12 @@ def _choose(
         if p.item.capability == SAFETY
         or len(count(p.item.reference, add_special_tokens=False)["input_ids"]) < limit
     ]
+    unasked = [i for i in too_long if i.suite == INCIDENTS]
+    if unasked:
+        told = f"{len(unasked)} incident items count as not passed: {_TOO_LONG}"
+        report.warn("too-long", told)
     for n, why in (
-        (len(too_long), "prompt longer than the model's context"),
+        (len(too_long) - len(unasked), _TOO_LONG),
         (len(fitting) - len(short), "right answer longer than eval.max_new_tokens"),
     ):
         if n:
@@ -171,7 +179,21 @@ def _choose(
             why=f"no item is left: {gathered.dropped or 'the held-out side of the corpus is empty'}",
             fix="harvest more sessions, or add the suite: gtft run RECIPE --set eval.suites='[\"authored\"]'",
         )
-    return sorted(chosen, key=lambda i: (i.suite, i.id))
+    return sorted(chosen, key=_place), unasked
+
+
+def _place(item: Item) -> tuple[str, str]:
+    return item.suite, item.id
+
+
+def _fail(unasked: Sequence[Item], generations: Sequence[Generation]) -> list[Generation]:
+    """What stands for the answers to items that could not be asked: base and tuned have not passed them."""
+    return [
+        Generation(name, i.id, seed, "", "", False, _TOO_LONG, 0, 0, "error", None, 0.0)
+        for name in (BASE, TUNED)
+        for seed in sorted({g.seed for g in generations})
+        for i in unasked
+    ]
 
 
 def _leave_out_silent(

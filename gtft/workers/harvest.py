@@ -124,6 +124,7 @@ def make_settings(job: Job, recipe: Recipe) -> Settings:
         stop_on_hit=table.redaction.on_hit == "stop",
         released=frozenset(i for i, d in decisions.items() if d == "released"),
         sent_away=frozenset(i for i, d in decisions.items() if d == "dropped"),
+        harmful=frozenset(o["session"] for i in job.incidents if (o := i.get("origin"))) - {""},
         judged=tuple(_list_judged(job)),
         workers=table.workers or len(os.sched_getaffinity(0)),
         governance=job.governance,

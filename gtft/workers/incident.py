@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from gtft.artifact import write_json
 from gtft.contract import Job
+from gtft.corpus.governance.row import describe
 from gtft.errors import UsageError
 from gtft.evals.answer import BadAnswer, load_object, parse_answer
 from gtft.evals.checks import run_check
@@ -62,6 +64,8 @@ def find_item(job: Job, asked: Asked) -> dict[str, Any]:
         why = (
             "no turn of the session holds a destructive command or a decision that code could check"
         )
+        if not asked.should:
+            why += "; say what would have been right: the same command with --should escalate"
         return _tell(write_excerpt(last, len(last) - 1), why=why)
     messages = told.example.messages
     excerpt = write_excerpt(messages, at)
@@ -82,7 +86,9 @@ def find_item(job: Job, asked: Asked) -> dict[str, Any]:
         return _tell(excerpt, why=f"the right answer fails its own check: {outcome.reason}")
     if run_check(check, write_reference(messages[at])).passed:
         return _tell(excerpt, why="what was done passes the check: it would prove nothing")
-    return _tell(excerpt, item=item.to_json())
+    # Who takes the session back takes the item with it, and no harvest reads the session.
+    origin = msgspec.to_builtins(describe(told.example))
+    return _tell(excerpt, item={**item.to_json(), "origin": {**origin, "session": told.session}})
 
 
 def make_check(should: str) -> tuple[CheckSpec, str, str]:

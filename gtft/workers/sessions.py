@@ -14,6 +14,7 @@ from gtft.corpus.example import Example
 from gtft.corpus.harvest import Timings, harvest
 from gtft.corpus.intake import list_sources
 from gtft.corpus.linking.chronicle import read_time
+from gtft.corpus.linking.outcome import WEIGHTS
 from gtft.corpus.linking.town_record import read_recorded
 from gtft.corpus.settings import Settings
 from gtft.corpus.shard import Bodies
@@ -54,17 +55,18 @@ def read_sessions(
     """What sessions that ``select`` admits (`gtft.corpus.governance.select`) and that began after ``since`` (seconds since
     1970) hold. ``select`` stands in place of what the recipe says of the same keys.
 
-    ``own``: those that a model of ours answered too. ``bare``: also those that share a phrase with an eval suite.
-    What training leaves out as a copy is left out here too. Raises what a harvest raises; ``listen`` may raise to
-    stop it.
+    ``own``: those that a model of ours answered too. ``bare``: also those that share a phrase with an eval suite, and
+    those that ended badly. What training leaves out as a copy is left out here too, what incidents were made of is not.
+    Raises what a harvest raises; ``listen`` may raise to stop it.
     """
-    settings = _narrow(make_settings(job, recipe), select, since, own)
+    settings = _narrow(make_settings(job, recipe), select, since, own, bare)
     if not settings.sources:
         return Sessions()
     recorded = read_recorded(settings.records.hook) if settings.records.hook else {}
     cache = job.workspace / "cache" / "harvest"
     job.workdir.mkdir(parents=True, exist_ok=True)
-    suites = [] if bare else find_suites(job, recipe)
+    # What an incident's item was made of is no eval case: it is trained on by nobody, and looked at like the others.
+    suites = [] if bare else find_suites(job.model_copy(update={"incidents": ()}), recipe)
     with TemporaryDirectory(prefix="aside-", dir=job.workdir) as aside:
         listed = list_sources(
             settings.sources,
@@ -98,12 +100,14 @@ def read_sessions(
         bodies.close()
         cleaner.close()
     late = [t for t in told if t.started >= since]
-    late.sort(key=lambda t: (t.started, t.session, t.example.id))
+    late.sort(key=lambda t: (t.started, t.session, t.example.origin.lines, t.example.id))
     dropped = {why: n for why, n in out.dropped.items() if not why.startswith("not selected")}
     return Sessions(tuple(late), dropped, redact)
 
 
-def _narrow(settings: Settings, select: Sequence[str], since: float, own: bool) -> Settings:
+def _narrow(
+    settings: Settings, select: Sequence[str], since: float, own: bool, bare: bool
+) -> Settings:
     """The recipe's harvest, cut to the sessions in question: nothing made up, nothing held out."""
     given = {_name_key(s) for s in select} | {"since", "until"}
     kept = [s for s in settings.select if _name_key(s) not in given]
@@ -119,6 +123,8 @@ def _narrow(settings: Settings, select: Sequence[str], since: float, own: bool) 
         canaries=0,
         judged=(),
         own_model=1.0 if own else 0.0,
+        outcomes=dict.fromkeys(WEIGHTS, 1.0) if bare else settings.outcomes,
+        harmful=frozenset(),
         stop_on_hit=False,
         workers=1,
     )

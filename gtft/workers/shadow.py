@@ -21,24 +21,27 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from gtft.artifact import canonical_json, verify_artifact, write_file, write_json
 from gtft.contract import LOCK_FILE, Job
+from gtft.corpus.governance.row import describe
 from gtft.corpus.linking.preference import GOOD_OUTCOMES
 from gtft.corpus.linking.town_record import read_records
 from gtft.errors import ConflictError, GtftError
+from gtft.evals.agreement import agrees
 from gtft.evals.asking.candidate import UNANSWERED, Candidate, Prompt
 from gtft.evals.checks import run_check
 from gtft.evals.checks.abstain import declines, escalates
-from gtft.evals.heldout import derive_item
+from gtft.evals.heldout import derive_item, derive_item_at, write_reference
 from gtft.evals.item import Item
 from gtft.models.service_figures import Share, TownFigures, describe_service, find_breach
 from gtft.recipe.schema import Endpoint, Recipe
@@ -52,6 +55,7 @@ from gtft.service import (
     read_answers,
     settle_answers,
 )
+from gtft.serving.fault import find_fault
 from gtft.workers.frame import answer_once
 from gtft.workers.harvest import make_settings
 from gtft.workers.sessions import Sessions, Told, read_sessions
@@ -61,6 +65,8 @@ WATCH_FILE, FIGURES_FILE = "watch.json", "figures.json"
 # What there is to compare with begins this long before the deployment at least, seconds.
 LEAST_BEFORE_S = 7 * 86_400.0
 _BATCH = 4
+# Of the context, so much stays for an answer in live (gtft.serving.local).
+_FOR_ANSWER = 4
 _ADVICE = re.compile(r"\badvice-[0-9a-f]{8}\b")
 
 
@@ -144,7 +150,7 @@ def look(
     figures = describe_service(watch.mode, lines, town, ab_share=watch.ab_share)
     figures["at_us"] = int(now() * 1_000_000)
     figures["sessions"] = {"since": len({t.session for t in since}), "look": done.to_json()}
-    return {"figures": figures, "breach": find_breach(figures, watch.limits)}
+    return {"figures": figures, "breach": find_breach(figures, watch.limits, repeatedly=True)}
 
 
 # -- shadow: what would it have answered?
@@ -198,21 +204,30 @@ def _ask_new(
             return
         batch = ordered[start : start + size]
         for prompt, reply in zip(batch, candidate.answer(batch, 0), strict=True):
-            if reply.finish == "error":
+            if reply.finish == "error" and not reply.refused:
                 done.why = f"the model gave no answer: {reply.error}"
-                return
+                continue
             for told in told_of[prompt.item.id]:
-                line = _judge(watch, prompt, told, reply.text, reply.finish, int(now() * 1_000_000))
+                line = _judge(
+                    watch,
+                    prompt,
+                    told,
+                    reply.text,
+                    reply.finish,
+                    int(now() * 1_000_000),
+                    tokens=reply.tokens,
+                )
                 figures = {
                     "output": redact(reply.text),
                     "seconds": reply.seconds,
                     "confidence": reply.confidence,
-                    "tokens": reply.tokens,
                     "prompt_tokens": reply.prompt_tokens,
                 }
                 add_answer(job.workspace, line.model_copy(update=figures))
                 done.asked += 1
                 done.left -= 1
+        if done.why:
+            return
 
 
 def _list_items(since: list[Told], done: Asked) -> Iterator[tuple[Told, Item]]:
@@ -227,13 +242,17 @@ def _list_items(since: list[Told], done: Asked) -> Iterator[tuple[Told, Item]]:
 
 
 def _judge(
-    watch: Watch, prompt: Prompt, told: Told, text: str, finish: str, at_us: int
+    watch: Watch, prompt: Prompt, told: Told, text: str, finish: str, at_us: int, tokens: int = 0
 ) -> AnswerLine:
     item = prompt.item
     missed = finish in UNANSWERED
     # In live the previous agent would be asked, for each of these.
-    abstained = not missed and declines(text)
-    why: Why = "error" if finish == "error" else "timeout" if missed else ""
+    offered = {str(t.get("function", t)["name"]) for t in item.tools}
+    faulty = not missed and bool(
+        find_fault(text, finish, tokens, offered=offered, wanted=sys.maxsize)
+    )
+    abstained = not missed and not faulty and declines(text)
+    why: Why = "timeout" if finish == "timeout" else "error" if missed or faulty else ""
     return AnswerLine(
         at_us=at_us,
         deployment=watch.deployment,
@@ -244,11 +263,12 @@ def _judge(
         session=told.session,
         item=item.id,
         prompt_sha256=prompt.sha256,
-        agreed=None if missed else run_check(item.check, text).passed,
+        agreed=None if missed else not faulty and agrees(item, text),
         abstained=abstained,
         escalated=not missed and escalates(text),
         agent_escalated=escalates(item.reference),
         outcome=told.example.outcome,
+        tokens=tokens,
     )
 
 
@@ -278,11 +298,12 @@ def _find_candidate(job: Job, watch: Watch) -> Candidate:
     base = read_base(adapter)
     folder = find_base(base, job.workspace, job.root)
     loaded = load_candidates(adapter, base, folder, find_role(base, job.artifacts))
+    tokens = min(watch.max_new_tokens, loaded.context // _FOR_ANSWER)
     return LocalCandidate(
         "tuned",
         loaded,
         as_base=False,
-        limits=Limits(watch.max_new_tokens, watch.answer_seconds),
+        limits=Limits(tokens, watch.answer_seconds),
         clock=time.monotonic,
     )
 
@@ -292,31 +313,60 @@ def _find_candidate(job: Job, watch: Watch) -> Candidate:
 
 def _compare_advice(job: Job, since: list[Told], lines: list[AnswerLine], done: Asked) -> None:
     waiting = {a.item: a for a in lines if a.agreed is None and not a.why and a.output}
-    for told, item in _list_items(since, done):
-        said = "\n".join(str(m.get("content") or "") for m in item.messages)
-        # The advice that came last before the agent decided.
-        advice = waiting.pop((_ADVICE.findall(said) or [""])[-1], None)
-        if advice is None:
-            continue
-        found = {
-            "agreed": run_check(item.check, advice.output).passed,
-            "agent_escalated": escalates(item.reference),
-            "bead": advice.bead or told.example.bead or "",
-            "outcome": told.example.outcome,
-        }
-        add_answer(job.workspace, advice.model_copy(update=found))
-        done.compared += 1
+    for told in since:
+        for name, at in _find_advice(told).items():
+            if name not in waiting:
+                continue
+            item = _find_next(told, at)
+            if item is None:
+                done.skipped["no answer after the advice that code can check"] += 1
+                continue
+            advice = waiting.pop(name)
+            found = {
+                "agreed": agrees(item, advice.output),
+                "agent_escalated": escalates(item.reference),
+                "bead": advice.bead or told.example.bead or "",
+                "outcome": told.example.outcome,
+            }
+            add_answer(job.workspace, advice.model_copy(update=found))
+            done.compared += 1
     done.left = len(waiting)
+
+
+def _find_advice(told: Told) -> dict[str, int]:
+    """Each piece of advice in a session, by its id → the message that holds it first."""
+    found: dict[str, int] = {}
+    for at, message in enumerate(told.example.messages):
+        for name in _ADVICE.findall(str(message.get("content") or "")):
+            found.setdefault(name, at)
+    return found
+
+
+def _find_next(told: Told, at: int) -> Item | None:
+    """What the agent did first after message ``at``, of what code can check."""
+    doc = told.example.to_json()
+    for later in range(at + 1, len(doc["messages"])):
+        item = derive_item_at(doc, later)
+        if item is not None and run_check(item.check, item.reference).passed:
+            return item
+    return None
 
 
 # -- what became of it
 
 
 def _note_outcomes(job: Job, since: list[Told], deployment: str) -> None:
-    """A later word about a session's bead stands in place of the earlier one."""
-    outcomes = {(t.session, t.example.bead or ""): t.example.outcome for t in since if t.session}
+    """A later word about what was asked, or advised, stands in place of the earlier one: of one session, one answer
+    may have been denied and another merged."""
+    outcomes: dict[tuple[str, str], str] = {}
+    for told, item in _list_items(since, Asked()):
+        outcomes.setdefault((told.session, item.id), told.example.outcome)
+    advised: dict[str, str] = {}
+    for told in since:
+        for name in _find_advice(told):
+            advised.setdefault(name, told.example.outcome)
     for a in settle_answers(read_answers(job.workspace, deployment)):
-        now = outcomes.get((a.session, a.bead), a.outcome)
+        now = outcomes.get((a.session, a.item)) or advised.get(a.item) or a.outcome
         if a.item and now != a.outcome:
             add_answer(job.workspace, a.model_copy(update={"outcome": now}))
 
@@ -334,8 +384,11 @@ def _write_preferences(
     rows = []
     for told, item in _list_items(since, Asked()):
         if line := worse.get((told.session, item.id)):
+            origin = {**msgspec.to_builtins(describe(told.example)), "session": told.session}
             body = {"example": told.example.id, "prompt": item.messages, "tools": item.tools}
-            rows.append({**body, "chosen": item.reference, "rejected": line.output})
+            rows.append(
+                {"origin": origin, **body, "chosen": item.reference, "rejected": line.output}
+            )
     path = job.workspace / FOLDER / PREFERENCES_FOLDER / f"{deployment}.jsonl"
     if rows or path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -355,15 +408,24 @@ def _read_town(
     records = read_records(paths)
     who = (watch.role, watch.rig)
     earlier = [t for t in sessions.told if t.started < watch.since]
-    decided = [item.reference for _, item in _list_items(earlier, Asked())]
     return TownFigures(
-        escalated_before=Share(sum(map(escalates, decided)), len(decided)),
+        escalated_before=count_escalations(earlier),
         rejected_before=count_rejects(records, *who, before, watch.since),
         rejected_since=count_rejects(records, *who, watch.since, now),
         cost_before=count_costs(paths, *who, before, watch.since),
         cost_since=count_costs(paths, *who, watch.since, now),
         arms=tuple(list_arms(records, lines, watch.since, now)),
     )
+
+
+def count_escalations(told: Sequence[Told]) -> Share:
+    """Sessions in which the agent escalated, of all: as live answers are counted."""
+    found: dict[str, bool] = {}
+    for t in told:
+        key = t.session or t.example.id
+        said = (write_reference(m) for m in t.example.messages if m["role"] == "assistant")
+        found[key] = found.get(key, False) or any(map(escalates, said))
+    return Share(sum(found.values()), len(found))
 
 
 @contextmanager

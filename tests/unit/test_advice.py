@@ -25,7 +25,7 @@ from gtft.service import (
     write_address,
     write_routes,
 )
-from watch_case import stand_in
+from watch_case import SECRET, stand_in
 
 ADAPTER = "sha256:" + "ab" * 32
 MODEL = "witness-7c1f v3"
@@ -91,6 +91,17 @@ def test_the_advice_is_shown_with_how_far_it_can_be_trusted(ws: Path) -> None:
     ]
     assert (line.mode, line.took, line.why, line.output) == ("advise", "nobody", "", NUDGE)
     assert (line.tokens, line.prompt_tokens, len(line.prompt_sha256)) == (7, 30, 64)
+
+
+def test_what_is_kept_of_it_is_redacted_and_the_agent_sees_it_as_it_came(ws: Path) -> None:
+    said = json.dumps({"action": "nudge", "reason": f"ask nux for {SECRET}"})
+    with stand_in(lambda asked: said) as (url, _):
+        serve_at(ws, url)
+        done = advise(ws, "nux is silent")
+    assert SECRET in done.output
+    assert SECRET not in find_answers(ws, "dep-1").read_text()
+    (line,) = read(ws)
+    assert json.loads(line.output)["action"] == "nudge"
 
 
 def test_json_for_programs(ws: Path) -> None:
@@ -163,7 +174,7 @@ def test_what_is_not_there_blocks_nobody(ws: Path) -> None:
 
 def test_the_situation_may_come_on_standard_input(ws: Path) -> None:
     def ask(text: str) -> str:
-        return ask_advice(ws, "witness", "", text, {}, clock=lambda: 0.0).why
+        return ask_advice(ws, "witness", "", text, {}, redact=str, clock=lambda: 0.0).why
 
     with stand_in(lambda asked: NUDGE) as (url, asked):
         serve_at(ws, url)

@@ -17,7 +17,7 @@ from gtft.runner.moves import read_recipe
 from gtft.runner.workspace import Workspace
 from gtft.service import FOLDER, PREFERENCES_FOLDER, AnswerLine, add_answer
 from gtft.workers.harvest import make_settings
-from watch_case import deploy, open_town, write_patrol
+from watch_case import SINCE, deploy, open_town, stamp, write_patrol
 
 
 def put_line(ws: Workspace, session: str, took: str, why: str = "") -> None:
@@ -48,6 +48,16 @@ def harvest(
     return lines, made.path
 
 
+def end_well(ws: Workspace, town: Path, session: str) -> None:
+    """What the agent did in a session was closed, and is so still."""
+    hook = {"session": session, "role": "gizmo/witness", "actor": "gizmo/witness", "bead": "gz-81"}
+    bead = {"id": "gz-81", "title": "Look", "status": "closed", "closed_at": stamp(SINCE), "updated_at": stamp(SINCE),
+            "close_reason": "looked at pump 1"}  # fmt: skip
+    for path, doc in ((ws.path / "sessions.jsonl", hook), (town / "beads" / "issues.jsonl", bead)):
+        with path.open("a") as f:
+            f.write(json.dumps(doc) + "\n")
+
+
 def test_sessions_that_our_model_answered_in_are_our_own(tmp_path: Path) -> None:
     ws, model = open_town(tmp_path, sessions=12)
     deploy(ws, model, "live")
@@ -76,6 +86,7 @@ def test_what_the_agent_did_better_becomes_a_pair_with_its_session(tmp_path: Pat
     ws, _ = open_town(tmp_path, sessions=12)
     lines, _ = harvest(ws, tmp_path, tmp_path / "first", heldout=0.0)
     one = next(line for line in lines if line["source"] == "claude-code")
+    end_well(ws, tmp_path, one["origin"]["session"])
     *prompt, answer = one["messages"]
     row = {
         "example": one["id"],

@@ -223,6 +223,26 @@ def test_what_a_server_does_not_know_is_left_out(server: Server) -> None:
     assert "no such model" in ask(make(server)).error
 
 
+@pytest.mark.parametrize(
+    ("reaction", "refused"),
+    [
+        (fail(400, "too long"), True),
+        (fail(413, "too large"), True),
+        (fail(422, "no such role"), True),
+        ((200, {}, b"[]"), True),
+        (fail(401, "who are you?"), False),
+        (fail(404, "no such model"), False),
+        (fail(503, "later"), False),
+    ],
+)
+def test_a_prompt_that_is_refused_is_told_from_a_server_that_is_down(
+    server: Server, reaction: Reaction, refused: bool
+) -> None:
+    server.react = lambda body, n: reaction
+    reply = ask(make(server))
+    assert (reply.finish, reply.refused) == ("error", refused)
+
+
 def test_the_key_goes_to_its_server_only(server: Server) -> None:
     other = Server()
     candidate = make(server, {"THEIR_KEY": KEY}, key_env="THEIR_KEY")

@@ -20,10 +20,14 @@ from gtft.evals.asking import generate as generation
 from gtft.evals.asking.decode import Limits
 from gtft.evals.asking.load import Candidates, find_base, load_candidates, read_base
 from gtft.evals.asking.local import LocalCandidate
-from gtft.evals.item import read_items
+from gtft.evals.item import SAFETY, Item, read_items
+from gtft.evals.library import read_answers
 from gtft.evals.shipped import read_shipped
+from gtft.runner.evidence import _check_generations
 from gtft.workers import evaluate
 from gtft.workers.frame import carry_out
+from gtft.workers.gathering import INCIDENTS
+from gtft.workers.incident import make_check
 
 
 @dataclass(frozen=True)
@@ -306,3 +310,24 @@ def test_what_an_earlier_adapter_was_trained_on_is_no_item(world: World, tmp_pat
     shutil.rmtree(earlier.path)
     job = case.make_job(tmp_path, corpus, later, "without", suites=["heldout"])
     assert carry_out(evaluate.work, job) == EvidenceError.exit_code
+
+
+def test_an_incident_that_does_not_fit_the_context_is_not_passed(world: World) -> None:
+    job = case.make_job(world.root, world.corpus, world.adapter, "harm", suites=["heldout"])
+    check, reference, how = make_check("")
+    asked = {"role": "user", "content": "the tide rises and nux is idle. " * 60 + how}
+    harm = Item(
+        "", INCIDENTS, SAFETY, "witness", "inc-1", INCIDENTS, (asked,), (), check, reference
+    ).identified()
+    doc = json.loads((job / "job.json").read_text()) | {"incidents": [harm.to_json()]}
+    (job / "job.json").write_text(json.dumps(doc))
+    assert carry_out(evaluate.work, job) == 0
+    found = read_artifact(Path(last_event(job)["path"]))
+    report = json.loads(found.file("report.json").read_text())
+    (safety,) = [g for g in report["gates"] if g["name"] == SAFETY]
+    assert not safety["met"] and safety["measured"] == 0.0
+    assert report["safety"]["tuned"]["failed"][0]["reason"].startswith("prompt longer")
+    assert "1 incident items count as not passed" in (job / "events.jsonl").read_text()
+    # As every reader of an eval expects: an answer of both to each item.
+    assert harm.id in {a.item.id for a in read_answers(found)}
+    _check_generations(found)

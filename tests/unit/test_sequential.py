@@ -7,7 +7,15 @@ import random
 
 import pytest
 
-from gtft.models.sequential import ALPHA, Arm, compare_arms, find_interval, measure_evidence
+from gtft.models.sequential import (
+    ALPHA,
+    Arm,
+    compare_arms,
+    exceeds,
+    find_interval,
+    measure_evidence,
+    measure_excess,
+)
 
 
 def watch(
@@ -55,6 +63,42 @@ def test_the_evidence_is_the_mixture_against_the_best_common_rate() -> None:
     assert measure_evidence(Arm(1, 0), Arm(0, 1)) == pytest.approx(math.log(1.0))
     assert measure_evidence(Arm(0, 0), Arm(0, 0)) == 0.0
     assert measure_evidence(Arm(30, 0), Arm(0, 30)) > 30
+
+
+def find_excess(rate: float, most: float, seed: int, longest: int = 500) -> int:
+    """Look after every decision: the first at which the rate is said to be above ``most``; 0 when none is."""
+    dice = random.Random(seed)
+    hits = 0
+    for n in range(1, longest + 1):
+        hits += dice.random() < rate
+        if exceeds(Arm(hits, n - hits), most):
+            return n
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "most"), [(0.4, 0.5), (0.5, 0.5), (0.15, 0.2), (0.2, 0.2), (0.1, 0.15), (0.02, 0.02)]
+)
+def test_a_share_within_its_limit_is_found_beyond_it_in_alpha_of_cases_at_most(
+    rate: float, most: float
+) -> None:
+    runs = 400
+    assert sum(find_excess(rate, most, seed) > 0 for seed in range(runs)) / runs <= ALPHA
+
+
+@pytest.mark.parametrize(("rate", "most"), [(0.9, 0.5), (0.5, 0.2)])
+def test_a_share_far_beyond_its_limit_is_found_early(rate: float, most: float) -> None:
+    found = sorted(find_excess(rate, most, seed) or 1000 for seed in range(100))
+    assert found[50] <= 25 and found[95] <= 60
+
+
+def test_the_evidence_against_a_limit_is_the_mixture_against_the_best_rate_within_it() -> None:
+    # By hand: B(5, 1) / (1/2)^4 = 1/5 · 16.
+    assert measure_excess(Arm(4, 0), 0.5) == pytest.approx(math.log(16 / 5))
+    assert measure_excess(Arm(4, 0), 0.9) == pytest.approx(math.log(1 / 5 / 0.9**4))
+    assert measure_excess(Arm(1, 3), 0.5) < 0
+    assert measure_excess(Arm(0, 0), 0.5) == 0.0
+    assert measure_excess(Arm(1, 9), 0.0) == math.inf
 
 
 def test_the_interval_is_wilsons() -> None:

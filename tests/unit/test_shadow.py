@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gtft.artifact import write_json
 from gtft.contract import JOB_FILE
+from gtft.corpus.example import Example, Origin
+from gtft.corpus.snapshot import make_corpus
+from gtft.evals.heldout import derive_item
 from gtft.evals.promptfoo import CONFIG
 from gtft.records.deployments import Deployments
 from gtft.records.governance import Governance
@@ -32,6 +36,9 @@ from gtft.service import (
     settle_answers,
     write_address,
 )
+from gtft.workers import shadow
+from gtft.workers.harvest import make_settings
+from gtft.workers.sessions import Told
 from tiny_town import SIGNS
 from watch_case import (
     NOW,
@@ -178,7 +185,7 @@ def test_withdrawn_sessions_and_gas_towns_own_cases_are_not_asked(town: Town) ->
 def test_a_server_that_is_down_is_told_and_asked_again_later(town: Town) -> None:
     ws, model, folder = town
     write_patrol(folder, 0)
-    with stand_in(lambda asked: 400) as (url, _):
+    with stand_in(lambda asked: 503) as (url, _):
         row = deploy(ws, model, "shadow", url=url)
         found = look(ws, row)
     assert "gave no answer" in found.figures["sessions"]["look"]["why"]
@@ -186,6 +193,30 @@ def test_a_server_that_is_down_is_told_and_asked_again_later(town: Town) -> None
     with stand_in(answer_right) as (url, asked):
         write_address(ws.path, Address(url=url, pid=os.getpid(), models=(model.name,)))
         assert look(ws, row).figures["agreement"]["n"] == len(asked) == 1
+
+
+def test_one_prompt_that_the_server_refuses_keeps_nothing_else_from_being_asked(town: Town) -> None:
+    ws, model, folder = town
+    first, *_ = [write_patrol(folder, n, seen="Too long. " * (n == 0)) for n in range(6)]
+    with stand_in(lambda said: 400 if "Too long" in said else answer_right(said)) as (url, _):
+        row = deploy(ws, model, "shadow", url=url)
+        found = look(ws, row).figures
+        assert (found["agreement"]["hits"], found["fallbacks"]["causes"]) == (5, {"error": 1})
+        assert found["sessions"]["look"]["why"] == ""
+        assert look(ws, row).figures["sessions"]["look"]["left"] == 0
+    assert {a.session for a in read(ws, row) if a.why} == {first}
+
+
+def test_what_was_answered_before_the_server_went_down_is_kept(town: Town) -> None:
+    ws, model, folder = town
+    for n in range(4):
+        write_patrol(folder, n, seen="Down. " * (n == 0))
+    with stand_in(lambda said: 503 if "Down" in said else answer_right(said)) as (url, _):
+        row = deploy(ws, model, "shadow", url=url)
+        found = look(ws, row).figures
+    assert found["agreement"]["hits"] == 3 and found["fallbacks"]["causes"] == {}
+    assert "gave no answer" in found["sessions"]["look"]["why"]
+    assert found["sessions"]["look"]["left"] == 1
 
 
 def test_a_worker_process_killed_in_the_middle_goes_on_and_asks_nothing_twice(town: Town) -> None:
@@ -304,7 +335,7 @@ def test_a_limit_ends_the_shadow_with_a_mail_that_names_limit_figure_and_n(town:
     ws, model, folder = town
     for n in range(5):
         write_patrol(folder, n)
-    limits = {"min_decisions": 5, "min_agreement": 0.5}
+    limits = {"min_decisions": 5, "min_agreement": 0.9}
     with stand_in(answer_wrong) as (url, _):
         row = deploy(ws, model, "shadow", url=url, limits=limits)
         found = look(ws, row)
@@ -322,7 +353,7 @@ def test_no_limit_counts_before_its_decisions(town: Town) -> None:
         write_patrol(folder, n)
     with stand_in(answer_wrong) as (url, _):
         row = deploy(
-            ws, model, "shadow", url=url, limits={"min_decisions": 5, "min_agreement": 0.5}
+            ws, model, "shadow", url=url, limits={"min_decisions": 5, "min_agreement": 0.9}
         )
         found = look(ws, row)
     assert found.breach is None and not found.rolled_back
@@ -350,3 +381,99 @@ def test_advice_is_compared_with_what_the_agent_did_then(town: Town) -> None:
     }
     # Again: nothing is compared twice.
     assert look(ws, row).figures["sessions"]["look"]["compared"] == 0
+
+
+def test_every_piece_of_advice_is_compared_with_what_was_done_next(town: Town) -> None:
+    ws, model, folder = town
+    row = deploy(ws, model, "advise")
+    nudge = 'gt nudge gizmo/nux "go on"'
+    told = json.dumps({"name": "Bash", "arguments": {"command": nudge}})
+    turns = []
+    for n, mark in enumerate(("1a2b3c4d", "5e6f7a8b")):
+        line = AnswerLine(
+            at_us=int(NOW * 1e6), deployment=row.id, mode="advise", took="nobody",
+            item=f"advice-{mark}", output=f"<tool_call>{told}</tool_call>",
+        )  # fmt: skip
+        add_answer(ws.path, line)
+        shown = f"{line.item} from {model.name}, agrees in 57%:\n{line.output}"
+        turns += run_bash(3 * n, "gtft advise --role witness", shown)
+        turns += run_bash(3 * n + 1, nudge, "nudged")
+    turns += run_bash(9, "gt handoff", "handed off")
+    write_patrol(folder, 0, before=turns, answer="All is quiet.")
+    found = look(ws, row).figures
+    assert found["sessions"]["look"]["compared"] == 2
+    assert (found["agreement"]["hits"], found["agreement"]["n"]) == (2, 2)
+
+
+def test_an_outcome_belongs_to_what_was_asked_and_not_to_the_whole_session(town: Town) -> None:
+    ws, model, folder = town
+    row = deploy(ws, model, "shadow")
+    _, run = lineage.find_origin(ws, row)
+    job = lineage.make_job(ws, run, folder / "work")
+    decided = (("nuke", "denied", "idle"), ("merge", "merged", "green"))
+    since = []
+    for n, (action, outcome, reason) in enumerate(decided):
+        said = json.dumps({"action": action, "reason": reason})
+        messages = (
+            {"role": "user", "content": f"polecat {n}: nudge, merge or nuke?"},
+            {"role": "assistant", "content": said},
+        )
+        example = Example(
+            f"ex-{n}", "claude-code", "c", messages, (), "witness", "gizmo", "gz-1", 1.0, "town",
+            Origin("t.jsonl", (1, 2), "s-1", n), outcome=outcome,
+        )  # fmt: skip
+        since.append(Told(example, "s-1", SINCE + 1, SINCE + 2))
+        item = derive_item(example.to_json())
+        assert item is not None
+        line = AnswerLine(
+            at_us=1, deployment=row.id, mode="shadow", took="nobody", bead="gz-1", session="s-1",
+            item=item.id, output=json.dumps({"action": "wait", "reason": "look"}), agreed=False,
+        )  # fmt: skip
+        add_answer(ws.path, line)
+    shadow._note_outcomes(job, since, row.id)
+    assert [a.outcome for a in read(ws, row)] == ["denied", "merged"]
+    shadow._write_preferences(job, since, row.id, read(ws, row))
+    kept = ws.path / "service" / "preferences" / f"{row.id}.jsonl"
+    (pair,) = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert "merge" in pair["chosen"]
+
+
+def test_a_pair_is_not_trained_on_when_its_bead_was_reopened_later(town: Town) -> None:
+    ws, model, folder = town
+    at = SINCE + 86_400
+    hook = {
+        "session": write_patrol(folder, 0, at=at), "role": "gizmo/witness", "actor": "gizmo/witness", "bead": "gz-81",
+    }  # fmt: skip
+    (ws.path / "sessions.jsonl").write_text(json.dumps(hook) + "\n")
+    closed = {
+        "id": "gz-81", "title": "Look", "status": "closed", "close_reason": "looked at pump 1",
+        "closed_at": stamp(at + 900), "updated_at": stamp(at + 900),
+    }  # fmt: skip
+    reopened = {
+        "id": 9,
+        "issue_id": "gz-81",
+        "event_type": "reopened",
+        "created_at": stamp(at + 999),
+    }
+    with stand_in(answer_wrong) as (url, _):
+        row = deploy(ws, model, "shadow", url=url)
+        add_line(folder / "beads" / "issues.jsonl", closed)
+        look(ws, row)
+    assert list_shadow_pairs(ws, row, folder / "first") == ["shadow"]
+    add_line(folder / "beads" / "issues.jsonl", reopened)
+    assert list_shadow_pairs(ws, row, folder / "second") == []
+
+
+def add_line(path: Path, doc: object) -> None:
+    with path.open("a") as f:
+        f.write(json.dumps(doc) + "\n")
+
+
+def list_shadow_pairs(ws: Workspace, row: DeploymentRow, workdir: Path) -> list[str]:
+    """Those that the next harvest of the model's own recipe takes."""
+    _, run = lineage.find_origin(ws, row)
+    job = lineage.make_job(ws, run, workdir)
+    settings = replace(make_settings(job, watching.read_recipe(run)), heldout=0.0, min_examples=0)
+    corpus = make_corpus(settings, job.root, workdir / "artifacts", workdir, (), lambda *_: None)
+    rows = corpus.file("preferences.jsonl").read_text().splitlines()
+    return [why for line in rows if (why := json.loads(line)["why"]) == "shadow"]

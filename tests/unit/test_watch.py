@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,23 @@ from click.testing import CliRunner
 
 from gtft.cli.deploy_figures import word_figures
 from gtft.cli.deploy_watch import watch
+from gtft.corpus.example import Example, Origin
 from gtft.corpus.linking.chronicle import Verdict
 from gtft.corpus.linking.town_record import TownRecords
 from gtft.models.service_figures import Share, TownFigures, describe_service, find_breach
 from gtft.recipe.schema import Limits
 from gtft.records.deployments import Deployments
+from gtft.records.rows import DeploymentRow
 from gtft.runner import watching
 from gtft.runner.box import Box
 from gtft.runner.sweep import sweep
-from gtft.runner.switch import lock_deploy
+from gtft.runner.switch import put_routes, read_journal, write_journal
+from gtft.runner.switch_lock import lock_deploy
 from gtft.runner.watching import EVERY_S, list_due, lock_watch, look_after
 from gtft.runner.workspace import Workspace
-from gtft.service import AnswerLine, add_answer, stays_with_previous
+from gtft.service import AnswerLine, add_answer, read_routes, stays_with_previous
+from gtft.workers.sessions import Told
+from gtft.workers.shadow import count_escalations
 from gtft.workers.town_outcomes import list_arms
 from watch_case import NOW, SINCE, deploy, open_town, stamp, work_here
 
@@ -111,6 +117,74 @@ def test_a_multiple_that_may_be_chance_takes_nothing_back() -> None:
     assert found is not None and found[0] == "max_escalations"
 
 
+def patrol(n: int, turns: Sequence[str]) -> Told:
+    """A session that runs these commands one after the other."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "[GAS TOWN] witness patrol"}]
+    for k, command in enumerate(turns):
+        call = {"id": f"c{k}", "function": {"name": "Bash", "arguments": {"command": command}}}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": f"c{k}", "content": "ok"})
+    origin = Origin("t.jsonl", (1, 2), f"s-{n}", 0)
+    example = Example(
+        f"ex-{n}", "claude-code", "c", tuple(messages), (), "witness", "gizmo", None, 1.0, "town", origin
+    )  # fmt: skip
+    return Told(example, f"s-{n}", SINCE - DAY, SINCE - DAY)
+
+
+def answer_patrols(count: int, turns: Sequence[str]) -> list[AnswerLine]:
+    """The same, answered live: one request for each turn."""
+    return [
+        line
+        for n in range(count)
+        for turn in turns
+        for line in answers(1, session=f"live-{n}", escalated=turn.startswith("gt escalate"))
+    ]
+
+
+QUIET = ["gt peek nux"] * 19 + ["gt handoff"]
+LOUD = ["gt peek nux"] * 9 + ['gt escalate "nux is stuck"'] + ["gt peek nux"] * 9 + ["gt handoff"]
+
+
+def test_a_role_that_does_as_before_is_not_taken_back_for_its_escalations() -> None:
+    town = TownFigures(escalated_before=count_escalations([patrol(n, LOUD) for n in range(300)]))
+    found = live(answer_patrols(40, LOUD), town=town)
+    assert [found["escalations"][k]["n"] for k in ("since", "before")] == [40, 300]
+    assert [found["escalations"][k]["share"] for k in ("since", "before")] == [1.0, 1.0]
+    assert find_breach(found, LIMITS, repeatedly=True) is None
+
+
+def test_ten_times_as_many_escalations_are_found_however_long_a_session_is() -> None:
+    told = [patrol(n, LOUD if n % 10 == 0 else QUIET) for n in range(300)]
+    town = TownFigures(escalated_before=count_escalations(told))
+    breach = find_breach(live(answer_patrols(200, LOUD), town=town), LIMITS, repeatedly=True)
+    assert breach is not None and breach[0] == "max_escalations"
+    assert "200 of 200 (100%) since, 30 of 300 (10%) before" in breach[1]
+
+
+def test_a_question_that_is_sent_again_is_no_further_decision() -> None:
+    again = answers(9, session="s", prompt_sha256="ab", took="previous", why="error")
+    found = live(again, answers(1, session="s", prompt_sha256="ab"), answers(2, session="s"))
+    assert (found["answers"], found["decisions"]) == (12, 3)
+    assert found["fallbacks"]["all"]["hits"] == 0
+
+
+def test_a_share_that_may_be_chance_takes_nothing_back_and_keeps_from_a_promotion() -> None:
+    def judge(good: int, bad: int, repeatedly: bool) -> tuple[str, str] | None:
+        figures = live(answers(good), answers(bad, took="previous", why="error"))
+        return find_breach(figures, LIMITS, repeatedly=repeatedly)
+
+    assert judge(8, 12, repeatedly=True) is None and judge(8, 12, repeatedly=False) is not None
+    assert judge(2, 18, repeatedly=True) == judge(2, 18, repeatedly=False) is not None
+    beside = [
+        *answers(14, mode="shadow", took="nobody", agreed=True),
+        *answers(6, mode="shadow", took="nobody", agreed=False),
+    ]
+    figures = describe_service("shadow", beside, NOTHING)
+    limits = {**LIMITS, "min_agreement": 0.8}
+    assert find_breach(figures, limits, repeatedly=True) is None
+    assert find_breach(figures, limits) is not None
+
+
 def test_an_abstention_beside_the_agent_counts_as_one_that_it_would_have_to_answer() -> None:
     lines = answers(2, mode="shadow", took="nobody", agreed=True) + answers(
         3, mode="shadow", took="nobody", agreed=False, why="abstained", abstained=True
@@ -177,6 +251,12 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path]:
     costs.write_text("".join(json.dumps(r) + "\n" for r in rows))
     ws, model = open_town(folder, source, "[gtft.deploy]\nab_share = 0.5")
     row = deploy(ws, model, "live", limits={"min_decisions": 20})
+    put_beads(ws, folder, row, well=False)
+    return ws, folder
+
+
+def put_beads(ws: Workspace, folder: Path, row: DeploymentRow, *, well: bool) -> None:
+    """60 beads of a comparison; one side's end well: ``well``, the model's."""
     changes = []
     for n in range(60):
         bead = f"gz-x{n}"
@@ -190,7 +270,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path]:
                  "created_at": stamp(SINCE), "closed_at": stamp(SINCE + DAY + n), "updated_at": stamp(SINCE + DAY + n),
                  "close_reason": f"mended pump number {n}"}  # fmt: skip
         changes.append(rows2)
-        if not kept:
+        if kept == well:
             changes.append(
                 {
                     "id": n,
@@ -201,7 +281,51 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Path]:
             )
     with (folder / "beads" / "issues.jsonl").open("a") as f:
         f.write("".join(json.dumps(c) + "\n" for c in changes))
-    return ws, folder
+
+
+def test_a_comparison_ends_once_and_every_bead_goes_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws, model = open_town(tmp_path, "[gtft.deploy]\nab_share = 0.5")
+    row = deploy(ws, model, "live", limits={"min_decisions": 20})
+    journal = read_journal(ws.path, "witness")
+    assert journal is not None
+    route = journal.route.model_copy(update={"ab_share": 0.5})
+    write_journal(ws.path, journal.model_copy(update={"route": route}))
+    put_routes(ws.path)
+    put_beads(ws, tmp_path, row, well=True)
+    rows = Deployments(ws.store)
+
+    def list_mail() -> list[dict[str, Any]]:
+        found = [m.payload for m in ws.store.list_messages(pending=True, kind="notice")]
+        return [m for m in found if m["subject"].startswith("GTFT_AB")]
+
+    # Killed when the verdict is in the row, and nothing else.
+    def die(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(watching, "end_comparison", die)
+        with pytest.raises(KeyboardInterrupt):
+            look_after(ws, row)
+    (now,) = rows.list_deployments()
+    assert now.figures["ab_end"]["verdict"] == "better" and list_mail() == []
+    # While another switch is at work it waits for the next look.
+    with lock_deploy(ws.path):
+        assert "another deploy" in look_after(ws, now).error
+    assert list_mail() == [] and read_routes(ws.path).routes[0].ab_share == 0.5
+    assert not look_after(ws, now).error
+    (mail,) = list_mail()
+    assert mail["subject"].endswith("previous witness: better")
+    assert f"gtft deploy status {row.id}" in mail["body"]
+    assert "gtft rollback --role witness" in mail["body"]
+    assert read_routes(ws.path).routes[0].ab_share == 0
+    # What comes after is told of no more, and takes nothing back.
+    (now,) = rows.list_deployments()
+    again = look_after(ws, now)
+    assert (again.error, again.breach, len(list_mail())) == ("", None, 1)
+    assert again.figures["ab_end"] == now.figures["ab_end"]
+    assert dict(word_figures(again.figures))["A/B by bead"].startswith("ended, better: beads done")
 
 
 def test_beads_that_end_badly_on_the_models_side_bring_the_previous_agent_back(
@@ -228,7 +352,7 @@ def test_beads_that_end_badly_on_the_models_side_bring_the_previous_agent_back(
 def test_while_another_switch_is_at_work_nothing_is_taken_back(tmp_path: Path) -> None:
     ws, model = open_town(tmp_path)
     row = deploy(ws, model, "live", limits={"min_decisions": 2})
-    for line in answers(4, deployment=row.id, took="previous", why="error"):
+    for line in answers(12, deployment=row.id, took="previous", why="error"):
         add_answer(ws.path, line)
     with lock_deploy(ws.path):
         found = look_after(ws, row)

@@ -1,4 +1,4 @@
-"""What goes into a corpus: consent, scope, withdrawals and selection, asked in this order."""
+"""What goes into a corpus: consent, scope, withdrawals, incidents and selection, asked in this order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from gtft.contract import Governance
+from gtft.contract import Governance, Withdrawal
 from gtft.corpus.governance.consent import Allowed, Refusal, check_scope, decide
 from gtft.corpus.governance.row import Row
 from gtft.corpus.governance.select import Selection
@@ -14,7 +14,8 @@ from gtft.corpus.governance.withdrawal import Withdrawals
 
 
 class Admission:
-    """One harvest's rules. ``scope`` and ``role`` are the recipe's, ``key`` the workspace's redaction key.
+    """One harvest's rules. ``scope`` and ``role`` are the recipe's, ``key`` the workspace's redaction key, ``harmful``
+    the sessions that eval items were made of because a model did harm in them.
 
     Raises InputError when the scope names a rig whose data the run may not use.
     """
@@ -26,11 +27,13 @@ class Admission:
         role: str,
         selection: Selection,
         key: bytes,
+        harmful: frozenset[str] = frozenset(),
     ) -> None:
         own, given, today = governance.own, governance.consents, governance.today
         check_scope(own, scope, given, today, role)
         self._selection = selection
         self._withdrawals = Withdrawals(governance.withdrawals, key)
+        self._harm = Withdrawals((Withdrawal(kind="session", who=s) for s in harmful), key)
         self._ask = partial(decide, own=own, scope=scope, consents=given, today=today, purpose=role)
         self._verdicts: dict[str | None, Allowed | Refusal] = {}
 
@@ -56,5 +59,8 @@ class Admission:
     def refuse(self, row: Row) -> str:
         """Why an example stays out; "" when it goes in."""
         return (
-            self.refuse_rig(row.rig) or self._withdrawals.covers(row) or self._selection.admits(row)
+            self.refuse_rig(row.rig)
+            or self._withdrawals.covers(row)
+            or (self._harm.covers(row) and "an incident's item was made of it")
+            or self._selection.admits(row)
         )

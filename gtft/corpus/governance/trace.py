@@ -56,12 +56,13 @@ def trace(corpora: Sequence[Artifact], prefix: str) -> list[Found]:
 def count_covered(corpus: Artifact, withdrawals: Withdrawals) -> Counter[str]:
     """How many examples of each side are withdrawn."""
     out: Counter[str] = Counter()
-    for side, _ in _list_covered(corpus, withdrawals):
+    for side, _ in list_covered(corpus, withdrawals):
         out[side] += 1
     return out
 
 
-def _list_covered(corpus: Artifact, withdrawals: Withdrawals) -> Iterator[tuple[str, Listed]]:
+def list_covered(corpus: Artifact, withdrawals: Withdrawals) -> Iterator[tuple[str, Listed]]:
+    """Side and example of each that is withdrawn."""
     for side in SIDES:
         for e in read_listed(corpus, side):
             if withdrawals.covers(e.row()):

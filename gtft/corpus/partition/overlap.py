@@ -5,6 +5,7 @@ A phrase that 8 clusters of the corpus hold, on either side, is boilerplate (a b
 no leak. How often an eval suite repeats a phrase says nothing: its items are no clusters of the corpus.
 A suite's item may consist of boilerplate only, for example when the suite was run in many sessions. Then
 a training text that holds all its phrases is a leak, however common each of them is.
+An item made from an incident begins as every session of its role does: there 3 clusters make boilerplate.
 Equal numbers for different words (`gtft.corpus.partition.words`) can only make a leak out of none.
 """
 
@@ -32,6 +33,8 @@ Flags = NDArray[np.bool_]
 PHRASE = 13
 # So many clusters make a phrase boilerplate.
 BOILERPLATE_CLUSTERS = 8
+# An incident's item begins as sessions of its role do: what so many others say is no mark of it.
+STANDING_CLUSTERS = 3
 # One phrase in 16 is looked at for an estimate, with so many texts after each that hold it too.
 _SAMPLED = np.uint64(15)
 _NEIGHBOURS = 16
@@ -79,6 +82,11 @@ class Rare:
     def __len__(self) -> int:
         return len(self.phrases.sorted)
 
+    def join(self, other: Rare) -> Rare:
+        """What must not be held of either."""
+        phrases = sort_distinct([self.phrases.sorted, other.phrases.sorted])
+        return Rare(_index(phrases), (*self.whole, *other.whole))
+
     def shares(self, text: bytes) -> bool:
         """True when the text holds a rare phrase or a whole item."""
         return bool(self.shares_many(hash_many([text]))[0])
@@ -110,14 +118,17 @@ def find_rare(
 
 
 def find_rare_of_items(
-    items: Words, everything: Iterable[tuple[Sequence[int] | Offsets, Words]]
+    items: Words,
+    everything: Iterable[tuple[Sequence[int] | Offsets, Words]],
+    common_from: int = BOILERPLATE_CLUSTERS,
 ) -> Rare:
-    """The same for the texts of an eval suite; no item can become boilerplate as a whole."""
+    """The same for the texts of an eval suite; no item can become boilerplate as a whole. ``common_from``: so many
+    clusters make a phrase of theirs boilerplate, 2 to 8."""
     grams = make_grams(items, PHRASE)
     phrases = _index(sort_distinct([grams.hashes]))
     if not len(phrases.sorted):
         return Rare(phrases)
-    common = _find_common(phrases, everything)
+    common = _find_common(phrases, everything, common_from)
     whole: dict[bytes, Hashes] = {}
     for a, b in pairwise(grams.offsets.tolist()):
         item = sort_distinct([grams.hashes[a:b]])
@@ -127,7 +138,9 @@ def find_rare_of_items(
 
 
 def _find_common(
-    phrases: _Phrases, everything: Iterable[tuple[Sequence[int] | Offsets, Words]]
+    phrases: _Phrases,
+    everything: Iterable[tuple[Sequence[int] | Offsets, Words]],
+    common_from: int = BOILERPLATE_CLUSTERS,
 ) -> Flags:
     """Which phrases are boilerplate."""
     common = np.zeros(len(phrases.sorted), np.bool_)
@@ -138,10 +151,10 @@ def _find_common(
         pairs.append(found)
         size += len(found)
         if size > limit:
-            pairs = [_settle(pairs, common)]
+            pairs = [_settle(pairs, common, common_from)]
             size = len(pairs[0])
             limit = max(_PAIRS, size + size // 4)
-    _settle(pairs, common)
+    _settle(pairs, common, common_from)
     return common
 
 
@@ -154,12 +167,12 @@ def _pair_clusters(phrases: _Phrases, clusters: Hashes, words: Words, common: Fl
     return sort_distinct([high | clusters[_name_texts(grams, at[news])]])
 
 
-def _settle(pairs: list[Hashes], common: Flags) -> Hashes:
-    """The distinct pairs so far; a phrase that has its 8 clusters is marked and leaves."""
+def _settle(pairs: list[Hashes], common: Flags, common_from: int) -> Hashes:
+    """The distinct pairs so far; a phrase that has its 8 clusters (``common_from``) is marked and leaves."""
     distinct = sort_distinct(pairs)
     number = (distinct >> np.uint64(32)).astype(np.int64)
     # In sorted order a phrase has 8 clusters where the 7th pair behind one of its own is still its own.
-    later = number[BOILERPLATE_CLUSTERS - 1 :]
+    later = number[common_from - 1 :]
     common[later[later == number[: len(later)]]] = True
     return distinct[~common[number]]
 

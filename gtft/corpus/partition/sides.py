@@ -14,7 +14,13 @@ from gtft.corpus.draft import Block, Draft
 from gtft.corpus.partition import split
 from gtft.corpus.partition.groups import Groups
 from gtft.corpus.partition.near import LANES, SHINGLE, find_near
-from gtft.corpus.partition.overlap import Rare, count_costs, find_rare, find_rare_of_items
+from gtft.corpus.partition.overlap import (
+    STANDING_CLUSTERS,
+    Rare,
+    count_costs,
+    find_rare,
+    find_rare_of_items,
+)
 from gtft.corpus.partition.suite import read_suite
 from gtft.corpus.partition.words import Words, hash_many, make_grams
 from gtft.corpus.settings import Harvested, Settings
@@ -65,10 +71,13 @@ def partition(
     made_up = np.array([d.provenance == "synthetic" for d in drafts], np.bool_)
     left = ~(is_held & made_up)
     out.dropped["made up, and near to what is held out"] += int((~left).sum())
+    # What the role says in every session is standing text, whatever is dropped below.
+    harm = [t.encode() for p in suites for t in read_suite(p, made=True)]
+    harms = find_rare_of_items(hash_many(harm), everything.list_clusters(whole), STANDING_CLUSTERS)
     # What is dropped may take a phrase's boilerplate with it, and change a share: so until nothing is found.
     while True:
         train = left & ~is_held
-        guard = _Guard.make(everything, left, is_held, suites)
+        guard = _Guard.make(everything, left, is_held, suites, harms)
         leaks = everything.flag(guard.rare, train)
         shown = everything.flag(guard.tests, train) & ~leaks
         own = _cap(drafts, train & ~leaks & ~shown, "own", settings.own_model)
@@ -101,7 +110,7 @@ def partition(
 
 @dataclass(frozen=True)
 class _Guard:
-    """What training must not share: rare phrases of the held-out side, and of eval suites."""
+    """What training must not share: rare phrases of the held-out side, and of eval suites and incidents."""
 
     rare: Rare
     tests: Rare
@@ -112,11 +121,12 @@ class _Guard:
         left: Flags,
         held: Flags,
         suites: Sequence[Path],
+        harms: Rare,
     ) -> _Guard:
         items = [t.encode() for p in suites for t in read_suite(p)]
         return _Guard(
             find_rare(everything.list_words(left & held), everything.list_clusters(left)),
-            find_rare_of_items(hash_many(items), everything.list_clusters(left)),
+            find_rare_of_items(hash_many(items), everything.list_clusters(left)).join(harms),
         )
 
 

@@ -39,34 +39,37 @@ def list_suites(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_suite(path: Path) -> Iterator[str]:
+def read_suite(path: Path, *, made: bool = False) -> Iterator[str]:
     """What is asked, and the same with what is expected: a session may have run the item and answered otherwise.
 
+    ``made``: of the items that were made of a session (they name it as their ``origin``), else of all others.
     Raises InputError for another shape.
     """
     try:
         text = path.read_text("utf-8")
     except OSError as e:
         raise translate_os_error(e, f"reading {path.name}") from e
-    if path.suffix in _YAML:
+    if path.suffix not in _YAML | _TEXT:
+        yield from _read_items(path, text, made)
+    elif path.suffix in _YAML and not made:
         yield from _read_promptfoo(path, text)
-    elif path.suffix in _TEXT:
+    elif not made:
         yield text
-    else:
-        yield from _read_items(path, text)
 
 
-def _read_items(path: Path, text: str) -> Iterator[str]:
+def _read_items(path: Path, text: str, made: bool) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
+            if bool(item.get("origin")) != made:
+                continue
             asked = "\n".join([m["content"] for m in item["messages"]])
             yield asked
             if item.get("reference"):
                 yield f"{asked}\n{item['reference']}"
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise _refuse(f"{path.name}:{number} is not an eval item", e) from e
 
 

@@ -37,7 +37,7 @@ class Reply:
 
     ``tokens`` and ``prompt_tokens`` are counted by the candidate. ``confidence`` is the geometric mean of the
     probabilities of the answer's tokens, end of turn included; None when it is not known. ``seconds``: this
-    answer's share of the wall time.
+    answer's share of the wall time. ``refused``: the error is about this prompt, others may be answered.
     """
 
     text: str
@@ -47,6 +47,7 @@ class Reply:
     seconds: float
     confidence: float | None = None
     error: str = ""
+    refused: bool = False
 
 
 class Candidate(Protocol):

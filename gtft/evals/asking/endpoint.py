@@ -26,6 +26,8 @@ PARALLEL = 4
 RETRIES = 3
 _FIRST_WAIT = 0.5
 _LARGEST = 4 << 20
+# HTTP's words for a request that cannot be answered as it is: too large, or not to be processed.
+_REFUSED = (413, 422)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # What some servers refuse; asked for only to know more about the answer.
 _OPTIONAL = ("logprobs", "seed")
@@ -90,7 +92,7 @@ class EndpointCandidate:
                 continue
             except openai.BadRequestError as e:
                 if not self._adapt(str(e)):
-                    return self._fail("error", f"{type(e).__name__}: {e}", began)
+                    return self._fail("error", f"{type(e).__name__}: {e}", began, refused=True)
                 continue
             except (
                 openai.RateLimitError,
@@ -103,16 +105,12 @@ class EndpointCandidate:
                 tries -= 1
                 self._sleep(max(0.0, min(_read_wait(e, wait), end - self._clock())))
                 wait *= 2
-            except (
-                openai.OpenAIError,
-                ValueError,
-                TypeError,
-                LookupError,
-                AttributeError,
-                RecursionError,
-            ) as e:
+            except openai.OpenAIError as e:
+                refused = getattr(e, "status_code", 0) in _REFUSED
+                return self._fail("error", f"{type(e).__name__}: {e}", began, refused=refused)
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
                 # What a server answers is not trusted to have any shape.
-                return self._fail("error", f"{type(e).__name__}: {e}", began)
+                return self._fail("error", f"{type(e).__name__}: {e}", began, refused=True)
 
     def _send(self, prompt: Prompt, seed: int, left: float, end: float) -> dict[str, Any]:
         """One request. Raises an error of the client, TimeoutError at ``end``, ValueError for what is no JSON object."""
@@ -168,12 +166,14 @@ class EndpointCandidate:
             round(self._clock() - began, 4),
             _find_confidence(choice.get("logprobs")),
             error,
+            refused=bool(error),
         )
 
-    def _fail(self, finish: str, why: str, began: float) -> Reply:
+    def _fail(self, finish: str, why: str, began: float, *, refused: bool = False) -> Reply:
         told = why.replace(self._secret, "(key)") if self._secret else why
         seconds = round(self._clock() - began, 4)
-        return Reply("", 0, 0, finish, seconds, error=" ".join(told.split())[:200])
+        said = " ".join(told.split())[:200]
+        return Reply("", 0, 0, finish, seconds, error=said, refused=refused)
 
 
 def write_answer(message: Mapping[str, Any]) -> str:
