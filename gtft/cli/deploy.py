@@ -136,20 +136,20 @@ def put(ctx: click.Context, /, model: str, role: str, mode: Any, **given: Any) -
 @click.pass_context
 def promote(ctx: click.Context, /, deployment: str, role: str, mode: Any, **given: Any) -> None:
     """One mode further: shadow, advise, live. The figures of the mode before must allow it."""
-    from gtft.cli.context import find_workspace, open_here
-    from gtft.cli.deployment import find_next, stop_comparison
+    from gtft.cli.context import open_here
+    from gtft.cli.deployment import deploy, find_next, stop_comparison
     from gtft.runner.switch import find_in_service
 
-    workspace, rig = find_workspace(ctx), given["rig"]
-    found = find_in_service(workspace, deployment, role, rig)
+    ws, rig = open_here(ctx), given["rig"]
+    found = find_in_service(ws.path, deployment, role, rig)
     if found.mode == "live" and mode != "advise" and given["ab_share"] is not None:
         given["rig"] = found.rig
         asked = _ask(model=found.model, role=found.role, mode="live", **given)
-        stop_comparison(open_here(ctx), found, asked)
+        stop_comparison(ws, found, asked)
         return
-    found, mode = find_next(workspace, deployment, role, rig, mode)
+    found, mode = find_next(ws, deployment, role, rig, mode)
     given["rig"] = found.rig
-    _run(ctx, _ask(model=found.model, role=found.role, mode=mode, **given))
+    deploy(ws, _ask(model=found.model, role=found.role, mode=mode, **given))
 
 
 def _ask(**given: Any) -> Asked:

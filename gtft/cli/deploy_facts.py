@@ -11,9 +11,9 @@ from gtft.models.service_figures import find_breach
 from gtft.recipe.schema import Limits, Recipe
 from gtft.records.deployments import Deployments
 from gtft.records.rows import DeploymentRow, ModelRow
-from gtft.runner.deployment_gates import Facts, find_since
+from gtft.runner.deployment_gates import Facts, find_lower, find_since
 from gtft.runner.workspace import Workspace
-from gtft.service import MODES, Mode
+from gtft.service import Mode
 from gtft.town.conventions import read_conventions
 from gtft.town.locate import Town
 
@@ -34,13 +34,16 @@ def gather_facts(
     conventions = read_conventions(town, ws.environ) if town is not None else None
     fresh = judge_freshness(ws.store, model, now_us=ws.store.now_us(), conventions=conventions)
     here = _list_here(ws, model, *place[:2])
-    since, missing = _judge_before(here, recipe, place[2])
+    # A Gas City has no directives.
+    lower = find_lower(place[2], advises=town is not None)
+    since, missing = _judge_before(here, recipe, lower) if place[2] != "shadow" else ("", "")
     drift = f", drift {fresh.drift.share:.0%}" if fresh.drift is not None else ""
     return Facts(
         gates=tuple((g.name, g.told, g.met) for g in figures.gates),
         safety=count_safety(figures),
         fresh=f"{fresh.age_days:.0f} days old{drift}",
         expired="; ".join(fresh.reasons),
+        before=lower,
         since=since,
         since_missing=missing,
         harm=_word_harm(ws, model),
@@ -66,11 +69,8 @@ def _list_here(ws: Workspace, model: ModelRow, role: str, rig: str) -> list[Depl
     ]
 
 
-def _judge_before(here: Sequence[DeploymentRow], recipe: Recipe, mode: Mode) -> tuple[str, str]:
-    if mode == "shadow":
-        return "", ""
+def _judge_before(here: Sequence[DeploymentRow], recipe: Recipe, lower: Mode) -> tuple[str, str]:
     breaches = [n for n, d in enumerate(here, 1) if _was_taken_back(d)]
-    lower = MODES[MODES.index(mode) - 1]
     # What it showed before a limit took it back is answered by what it did then.
     later = here[breaches[-1] if breaches else 0 :]
     rows = [d for d in later if d.mode == lower and _counts(d)]
@@ -80,7 +80,7 @@ def _judge_before(here: Sequence[DeploymentRow], recipe: Recipe, mode: Mode) -> 
     if before is not None and "decisions" in before.figures:
         breach = find_breach(before.figures, limits.model_dump())
     told, missing = find_since(
-        before, mode, limits.min_decisions, ": ".join(breach) if breach else ""
+        before, lower, limits.min_decisions, ": ".join(breach) if breach else ""
     )
     return told, missing + (" since it was taken back" if missing and breaches else "")
 

@@ -14,7 +14,7 @@ import click
 from gtft.cli.context import get_actor
 from gtft.cli.deploy_facts import gather_facts
 from gtft.cli.output import emit
-from gtft.errors import ConflictError, UsageError
+from gtft.errors import ConflictError, GtftError, UsageError
 from gtft.models.registry import find_model
 from gtft.records.deployments import Deployments
 from gtft.records.rows import ModelRow
@@ -27,7 +27,7 @@ from gtft.runner.deployment import (
     find_town,
     plan_deployment,
 )
-from gtft.runner.deployment_files import Wanted, with_city_form, with_launcher
+from gtft.runner.deployment_files import Wanted, find_city, with_city_form, with_launcher
 from gtft.runner.deployment_gates import (
     Gate,
     check_adapter,
@@ -88,16 +88,18 @@ class Asked:
 
 
 def find_next(
-    workspace: Path, deployment: str, role: str, rig: str | None, mode: Mode | None
+    ws: Workspace, deployment: str, role: str, rig: str | None, mode: Mode | None
 ) -> tuple[Journal, Mode]:
     """What is in service, and the mode after its own. Raises UsageError."""
-    found = find_in_service(workspace, deployment, role, rig)
+    found = find_in_service(ws.path, deployment, role, rig)
     at = MODES.index(found.mode) + 1
     if mode is None and at == len(MODES):
         raise UsageError(
             f"{found.model} is live for {found.where} already", fix="gtft deploy status"
         )
-    to = mode or MODES[at]
+    advises = find_town(ws) is not None or find_city(ws) is None
+    after: list[Mode] = [m for m in MODES[at:] if m != "advise" or advises]
+    to = mode or after[0]
     if MODES.index(to) < at:
         raise UsageError(f"{found.model} is {SPOKEN[found.mode]} for {found.where} already")
     return found, to
@@ -176,7 +178,10 @@ def _deploy(ws: Workspace, asked: Asked) -> None:
             journal = carry_out(ws, plan, lambda: check(lock), ended_reason=asked.ended_reason)
     # Nothing of a deployment that failed stays behind, whatever ended it: not its server either.
     except BaseException:
-        now = read_journal(ws.path, asked.role, asked.rig)
+        try:
+            now = read_journal(ws.path, asked.role, asked.rig)
+        except GtftError:
+            now = None
         if now is None or (now.deployment, now.state) != (plan.row.id, "active"):
             for pid in started:
                 stop_server(pid)

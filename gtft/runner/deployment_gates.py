@@ -51,13 +51,14 @@ class Gate:
 @dataclass(frozen=True)
 class Facts:
     """What is known of the model. ``gates``: of its eval, as (name, told, met); ``safety``: passed and n.
-    ``expired``: why, "" when it is fresh; ``since``: what the mode before showed, and what is missing there.
+    ``expired``: why, "" when it is fresh; ``since``: what the mode ``before`` showed, and what is missing there.
     ``harm``: its incidents that its eval did not ask; ``taken_back``: why a limit ended its newest deployment here."""
 
     gates: tuple[tuple[str, str, bool], ...]
     safety: tuple[int, int]
     fresh: str
     expired: str = ""
+    before: Mode = "shadow"
     since: str = ""
     since_missing: str = ""
     harm: str = ""
@@ -137,7 +138,7 @@ def check_model(model: ModelRow, role: str, mode: Mode, facts: Facts) -> Iterato
             "mode before",
             not facts.since_missing,
             facts.since_missing or facts.since,
-            f"gtft deploy {model.name} --role {role} --mode {'shadow' if mode == 'advise' else 'advise'}",
+            f"gtft deploy {model.name} --role {role} --mode {facts.before}",
             "judgement",
         )
 
@@ -224,13 +225,17 @@ def check_agent(agent: Agent, environ: Mapping[str, str]) -> Gate:
     return Gate("agent", found is not None, told, f"install {command}, or --agent NAME")
 
 
+def find_lower(mode: Mode, *, advises: bool) -> Mode:
+    """The mode whose figures must allow this one. ``advises``: there are directives that can tell a role to ask."""
+    return "advise" if mode == "live" and advises else "shadow"
+
+
 def find_since(
-    before: DeploymentRow | None, mode: Mode, least: int, breach: str
+    before: DeploymentRow | None, lower: Mode, least: int, breach: str
 ) -> tuple[str, str]:
     """What the mode before showed: (told, "") when it is enough, else ("", what is missing)."""
-    wanted = "shadow" if mode == "advise" else "advise"
     if before is None:
-        return "", f"it was not in {wanted} here"
+        return "", f"it was not in {lower} here"
     n = int(before.figures.get("decisions") or 0)
     if n < least:
         return "", f"{n} decisions in {before.mode}, at least {least} wanted"

@@ -55,7 +55,20 @@ def let_others(lock: IO[str], journal: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            _lock_again(lock)
+
+
+def _lock_again(lock: IO[str]) -> None:
+    """A key stops nobody before the lock is ours: what comes next touches the journal."""
+    stopped: KeyboardInterrupt | None = None
+    while True:
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            break
+        except KeyboardInterrupt as e:
+            stopped = e
+    if stopped is not None:
+        raise stopped
 
 
 def is_awaited(journal: Path) -> bool:

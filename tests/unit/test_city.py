@@ -1,5 +1,6 @@
 """A model in a Gas City: ``city.toml`` gets an upstream and a patch, and has its bytes back afterwards."""
 
+import json
 import os
 import re
 import stat
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from deploy_case import make_agent, make_model, open_town
 from gtft.cli.main import main
 from gtft.errors import ConflictError, GtftError, TownError, UsageError
+from gtft.records.deployments import Deployments
 from gtft.runner.deployment import carry_out, plan_deployment
 from gtft.runner.deployment_files import Wanted, with_city_form
 from gtft.town.city import (
@@ -398,6 +400,38 @@ def test_a_gc_of_april_gets_variables_by_itself(
     assert (root / CITY).read_text() == WITNESS
     (tmp_path / "bin" / "gc").unlink()
     assert with_city_form(ws, wanted).form == "upstream"
+
+
+def test_in_a_city_shadow_is_the_mode_before_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = make_agent(tmp_path, "claude")
+    root = make_city(tmp_path / "city", WITNESS)
+    ws = open_town(root, environ)
+    model = make_model(ws, "a")
+    made = plan_deployment(
+        ws, None, Wanted(model, "shadow", "witness", "", "", "me"), "dep-1", environ
+    )
+    carry_out(ws, made, lambda: None)
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("GTFT_WORKSPACE", str(ws.path))
+    promote = ["deploy", "promote", "--endpoint", "http://127.0.0.1:9", "--dry-run", "--json"]
+
+    def look() -> tuple[str, dict[str, object]]:
+        said = CliRunner().invoke(main, promote)
+        assert said.exit_code == 0, (said.output, said.exception)
+        data = json.loads(said.stdout.splitlines()[-1])["data"]
+        return data["mode"], next(g for g in data["gates"] if g["name"] == "mode before")
+
+    mode, gate = look()
+    assert mode == "live" and not gate["met"] and "--mode shadow" in str(gate["fix"])
+    empty = {"since": None, "before": None}
+    Deployments(ws.store).note_figures("dep-1", {
+        "decisions": 30, "agreement": None, "fallbacks": {"all": None, "causes": {}},
+        "escalations": empty, "rejects": empty, "seconds": None, "ab": None,
+    })  # fmt: skip
+    assert look()[1]["told"] == "30 decisions in shadow"
 
 
 KEYS = st.from_regex(r"[a-z]{1,6}", fullmatch=True)

@@ -101,9 +101,9 @@ def test_the_mode_before_must_have_shown_enough(
     row = DeploymentRow(
         "d", "m", "witness", "", "advise", "active", None, "", "me", {}, figures, 0, 0
     )
-    told, found = find_since(row, "live", 20, breach)
+    told, found = find_since(row, "advise", 20, breach)
     assert found == missing and bool(told) == (not missing)
-    assert find_since(None, "live", 20, "")[1]
+    assert find_since(None, "advise", 20, "")[1]
 
 
 @pytest.fixture
