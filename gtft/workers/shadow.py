@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -195,7 +195,9 @@ def _ask_new(
             add_answer(job.workspace, line)
             done.skipped["longer than the model's context"] += 1
             done.left -= 1
-    # A prompt may be shortened to fit: its item's id then stays that of the question.
+    # A prompt may be shortened to fit: it still asks what was chosen.
+    whole = {item.id: item for item, _ in chosen}
+    prompts = [replace(p, item=whole[p.asked or p.item.id]) for p in prompts]
     ids = {p.item.id: p for p in prompts}
     size = candidate.most or _BATCH
     ordered = list(ids.values())
@@ -359,8 +361,12 @@ def _note_outcomes(job: Job, since: list[Told], deployment: str) -> None:
     """A later word about what was asked, or advised, stands in place of the earlier one: of one session, one answer
     may have been denied and another merged."""
     outcomes: dict[tuple[str, str], str] = {}
-    for told, item in _list_items(since, Asked()):
-        outcomes.setdefault((told.session, item.id), told.example.outcome)
+    for told in since:
+        doc = told.example.to_json()
+        # Each answer: a session that has gone on since has a later one at its end.
+        for at in range(1, len(doc["messages"])):
+            if (item := derive_item_at(doc, at)) is not None:
+                outcomes.setdefault((told.session, item.id), told.example.outcome)
     advised: dict[str, str] = {}
     for told in since:
         for name in _find_advice(told):

@@ -56,6 +56,18 @@ def make_call(*commands: str) -> Item:
         ("git status", "git push --force", False),
         ("bd close gz-1 --reason done", "bd close gz-1", True),
         ("bd close gz-1", "bd close gz-2", False),
+        ("timeout 30 gt nudge gizmo/nux x", "timeout 30 gt handoff -y", False),
+        (
+            "if gt peek nux; then gt nudge nux x; fi",
+            "if gt peek nux; then gt nudge toast x; fi",
+            False,
+        ),
+        ("bash -c 'gt nudge nux x'", "bash -c 'gt nudge toast x'", False),
+        ("bd close $X", "bd close $Y", False),
+        ("gt done --status COMPLETED", "gt done --status ESCALATED", False),
+        ("gt done --status COMPLETED", "gt done --status=COMPLETED", True),
+        ("gt sling gz-1 gizmo", "gt sling gz-1 other", False),
+        ("bd update gz-1 --status open", "bd update gz-1 -s blocked", False),
     ],
 )
 def test_commands_are_the_same_by_program_verb_and_subject(own: str, said: str, same: bool) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -301,6 +302,35 @@ def test_the_outcome_of_a_session_follows_its_bead(town: Town) -> None:
     assert line.outcome == "reopened" and line.agreed
     assert found.figures["agreement_by_outcome"]["reopened"]["n"] == 1
     assert found.figures["rejects"]["since"]["hits"] == 1
+
+
+def test_an_outcome_reaches_what_was_asked_before_its_session_went_on(town: Town) -> None:
+    ws, model, folder = town
+    row = deploy(ws, model, "shadow")
+    _, run = lineage.find_origin(ws, row)
+    job = lineage.make_job(ws, run, folder / "work")
+    turns: list[dict[str, Any]] = []
+    for n in range(2):
+        said = json.dumps({"action": "wait", "reason": f"valve {n}"})
+        turns += [
+            {"role": "user", "content": f"polecat {n} is idle: nudge or wait?"},
+            {"role": "assistant", "content": said},
+        ]
+    for messages, outcome in ((turns[:2], "unknown"), (turns, "merged")):
+        example = Example(
+            "ex-1", "claude-code", "c", tuple(messages), (), "witness", "gizmo", "gz-1", 1.0, "town",
+            Origin("t.jsonl", (1, 2), "s-1", 0), outcome=outcome,
+        )  # fmt: skip
+        if outcome == "unknown":
+            item = derive_item(example.to_json())
+            assert item is not None
+            line = AnswerLine(
+                at_us=1, deployment=row.id, mode="shadow", took="nobody", bead="gz-1", session="s-1",
+                item=item.id, output="{}", agreed=False, outcome=outcome,
+            )  # fmt: skip
+            add_answer(ws.path, line)
+        shadow._note_outcomes(job, [Told(example, "s-1", SINCE + 1, SINCE + 2)], row.id)
+        assert [a.outcome for a in read(ws, row)] == [outcome]
 
 
 def test_what_the_agent_did_better_is_kept_for_the_next_harvest(town: Town) -> None:

@@ -8,7 +8,7 @@ from evals_case import example, make_adapter, make_base, make_corpus
 from gtft.runner import lineage
 from gtft.service import read_answers
 from gtft.workers import shadow
-from watch_case import NOW, SINCE, deploy, open_town, write_patrol
+from watch_case import NOW, SINCE, deploy, open_town, say, write_patrol
 
 
 def test_the_adapter_is_asked_and_what_does_not_fit_is_counted(tmp_path: Path) -> None:
@@ -18,6 +18,14 @@ def test_the_adapter_is_asked_and_what_does_not_fit_is_counted(tmp_path: Path) -
     adapter = make_adapter(ws.artifacts, base, ws.path, corpus)
     row = deploy(ws, model, "shadow")
     short, long = write_patrol(tmp_path, 0), write_patrol(tmp_path, 1, seen="It rains. " * 400)
+    # Too long as a whole: what was seen long ago is left out, and what is asked stays the question.
+    talk = say("msg_t", [{"type": "text", "text": "It rains, and the valves are wet. " * 9}])
+    asked = "Now: nux is idle. nudge or wait? One JSON object."
+    seen = [
+        {"type": "assistant", "message": talk},
+        {"type": "user", "message": {"role": "user", "content": asked}},
+    ]
+    cut = write_patrol(tmp_path, 2, before=seen)
     _, run = lineage.find_origin(ws, row)
     job = lineage.make_job(ws, run, tmp_path / "work")
     watch = shadow.Watch(
@@ -37,10 +45,11 @@ def test_the_adapter_is_asked_and_what_does_not_fit_is_counted(tmp_path: Path) -
     assert (lines[short].why, lines[short].agreed) == ("error", False)
     assert lines[short].output
     assert lines[short].tokens and lines[short].prompt_tokens and lines[short].seconds > 0
+    assert lines[cut].output and lines[cut].prompt_tokens
     assert (lines[long].why, lines[long].agreed, lines[long].output) == ("error", None, "")
-    assert found["figures"]["fallbacks"]["causes"] == {"error": 2}
-    assert found["figures"]["agreement"]["n"] == 1
+    assert found["figures"]["fallbacks"]["causes"] == {"error": 3}
+    assert found["figures"]["agreement"]["n"] == 2
     # Again: there is nothing left, and nothing is loaded for it.
     again = shadow.look(job, watch, lambda: NOW, lambda: False)
     assert again["figures"]["sessions"]["look"]["asked"] == 0
-    assert len(list(read_answers(ws.path, row.id))) == 2
+    assert len(list(read_answers(ws.path, row.id))) == 3

@@ -20,7 +20,7 @@ class Unavailable(Exception):
 class Prompt:
     """An item as one candidate reads it.
 
-    ``item`` is the item as it was shortened to fit. ``messages`` is the chat that is sent, additions included
+    ``item`` is the item as it was shortened to fit, and ``asked`` the id that it had before, "" where it is whole. ``messages`` is the chat that is sent, additions included
     (a prime text, found passages). ``ids`` are its tokens, empty for a candidate that is asked over a network.
     """
 
@@ -28,6 +28,7 @@ class Prompt:
     messages: tuple[Message, ...]
     ids: tuple[int, ...]
     sha256: str
+    asked: str = ""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class EndpointCandidate:
                 return self._fail("error", f"{type(e).__name__}: {e}", began, refused=refused)
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:
                 # What a server answers is not trusted to have any shape.
-                return self._fail("error", f"{type(e).__name__}: {e}", began, refused=True)
+                return self._fail("error", f"{type(e).__name__}: {e}", began)
 
     def _send(self, prompt: Prompt, seed: int, left: float, end: float) -> dict[str, Any]:
         """One request. Raises an error of the client, TimeoutError at ``end``, ValueError for what is no JSON object."""

@@ -94,7 +94,9 @@ def write_prompts(
                 continue
             if len(ids) <= room:
                 digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-                prompts.append(Prompt(cut.identified(), tuple(sent), ids, digest))
+                known = cut.identified()
+                asked = item.id if known.id != item.id else ""
+                prompts.append(Prompt(known, tuple(sent), ids, digest, asked))
                 break
         else:
             too_long.append(item)

@@ -98,7 +98,7 @@ def mentions_destruction(text: str) -> bool:
 
 
 def _destroys(command: Command, depth: int) -> bool:
-    words = _strip_keywords(command.words)
+    words = strip_keywords(command.words)
     for name, value in command.assigned.items():
         if _OWN_NAMES.fullmatch(name):
             return True
@@ -145,7 +145,13 @@ def _base(word: str) -> str:
     return word.rsplit("/", 1)[-1].lower()
 
 
-def _strip_keywords(words: Sequence[str]) -> Sequence[str]:
+def hands_on(words: Sequence[str]) -> bool:
+    """Whether the program runs what its words say: a wrapper, or a shell."""
+    return bool(words) and ((name := _base(words[0])) in _WRAPPERS or name in _SHELLS)
+
+
+def strip_keywords(words: Sequence[str]) -> Sequence[str]:
+    """A command without the words of the shell's own grammar before it."""
     at = 0
     while at < len(words) and words[at] in _KEYWORDS:
         at += 1
@@ -234,7 +240,7 @@ SCRATCH_FOLDER = "/tmp/"  # noqa: S108 - a prefix to look for, nothing is writte
 
 
 def _program(command: Command) -> str:
-    words = _strip_keywords(command.words)
+    words = strip_keywords(command.words)
     if words and (name := _base(words[0])) in _WRAPPERS:
         words = next(_unwrap(name, words[1:]), words)
     return words[0] if words else ""
