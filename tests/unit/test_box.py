@@ -60,11 +60,14 @@ def test_an_agent_and_a_runner_that_live_are_found(
     tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     # Both are scripts that wait: what counts is the name that they run under.
+    said = "import time\nopen(__file__ + '.up', 'w').close()\ntime.sleep(60)\n"
     for name in ("claude", "gtft"):
-        (tmp_path / name).write_text("import time\ntime.sleep(60)\n")
+        (tmp_path / name).write_text(said)
     agent = start(sys.executable, str(tmp_path / "claude"))
     runner = start(sys.executable, str(tmp_path / "gtft"), "work")
-    wait_for(lambda: agent.pid in find_pids(tmp_path, AGENT))
+    # One that is still starting grows between two looks at it.
+    wait_for(lambda: all((tmp_path / f"{name}.up").exists() for name in ("claude", "gtft")))
+    assert agent.pid in find_pids(tmp_path, AGENT)
     assert runner.pid in find_pids(tmp_path, RUNNER)
     box = survey_box(tmp_path)
     group = next(g for g in box.groups if g.what == AGENT)
