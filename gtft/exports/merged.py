@@ -57,12 +57,11 @@ def load_merged(source: Source, dtype: str, say: Say) -> tuple[Any, str]:
     """
     import torch
 
-    whole = any(f.name == WHOLE for f in source.adapter.files)
-    loaded = source.adapter.path if whole else source.base
-    width = choose_width(source, dtype, loaded)
+    whole = _is_whole(source)
+    width = choose_width(source, dtype)
     say("loading the base", 0, 0)
     wide = torch.float32 if width == "f32" else None
-    model = _load_wide(loaded, source, wide)
+    model = _load_wide(_find_weights(source), source, wide)
     if not whole:
         say("merging", 0, 0)
         model = _merge(model, source, width)
@@ -75,16 +74,25 @@ def load_merged(source: Source, dtype: str, say: Say) -> tuple[Any, str]:
     )
 
 
-def choose_width(source: Source, dtype: str, loaded: Path) -> str:
+def _is_whole(source: Source) -> bool:
+    return any(f.name == WHOLE for f in source.adapter.files)
+
+
+def _find_weights(source: Source) -> Path:
+    """The folder that is loaded: a full training's own weights, else the base's."""
+    return source.adapter.path if _is_whole(source) else source.base
+
+
+def choose_width(source: Source, dtype: str) -> str:
     """What to hold the model in while each layer is merged in float32: all of it so, or as stored (bf16) where
-    bfloat16 is written and only that fits into memory. ``loaded``: the folder whose weights are held.
+    bfloat16 is written and only that fits into memory.
 
     Raises InputError with the figures.
     """
     parameters = count_parameters(source.base)
     lora = sum(f.size for f in source.adapter.files if f.name == _LORA)
     free = measure_free()
-    stored = {"f32": 0.0, "bf16": measure_stored(loaded)}
+    stored = {"f32": 0.0, "bf16": measure_stored(_find_weights(source))}
     needs = {
         width: FLOOR + int((parameters * max(size, stored[width]) + 2 * lora) * _SLACK)
         for width, size in _BYTES.items()
